@@ -71,7 +71,8 @@ TEST_CASE("Json keeps 64-bit integers exactly and larger ones as doubles", "[io]
 
 TEST_CASE("Json reads escapes, surrogate pairs and plain UTF-8", "[io][Json]") {
   CHECK(Json::parse(R"("\"\\\/\b\f\n\r\t")")->as_string() == "\"\\/\b\f\n\r\t");
-  CHECK(Json::parse(R"("\u0041\u00e9\u20AC\ud83d\ude00")")->as_string() == "A\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80");
+  CHECK(Json::parse(R"("\u0041\u00e9\u20AC\ud83d\ude00")")->as_string() ==
+        "A\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80");
   CHECK(Json::parse("\"\xf0\x9f\x98\x80\xc3\xa9\"")->as_string() == "\xf0\x9f\x98\x80\xc3\xa9");
   CHECK(Json::parse(R"("a\u0000b")")->as_string() == std::string_view("a\0b", 3));
 }
@@ -87,11 +88,49 @@ TEST_CASE("Json refuses what is not JSON and says where", "[io][Json]") {
   CHECK(fault_at("{a:1}") == 1);
   CHECK(fault_at("{\"a\":1,\"b\":2,\"a\":3}") == 19);
   CHECK(fault_at("01") == 1);
-  for (const char* text : {"+1", "-", ".5", "1.", "1e", "1e+", "1.e3", "0x10", "NaN", "Infinity", "-Infinity", "tru",
-                           "nul", "True", "1e999", "-1e999", "[", "]", "{", "{\"a\"", "{\"a\":", "[1", "'a'", "/**/1",
-                           "\"", "\"\\", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"\\ud800\"", "\"\\ud800\\n\"",
-                           "\"\\ud800\\u0041\"", "\"\\udc00\"", "\"a\nb\"", "\"\t\"", "\"\xff\"", "\"\xc0\x80\"",
-                           "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xc3", "\xef\xbb\xbf""1", "\v1"}) {
+  for (const char* text : {"+1",
+                           "-",
+                           ".5",
+                           "1.",
+                           "1e",
+                           "1e+",
+                           "1.e3",
+                           "0x10",
+                           "NaN",
+                           "Infinity",
+                           "-Infinity",
+                           "tru",
+                           "nul",
+                           "True",
+                           "1e999",
+                           "-1e999",
+                           "[",
+                           "]",
+                           "{",
+                           "{\"a\"",
+                           "{\"a\":",
+                           "[1",
+                           "'a'",
+                           "/**/1",
+                           "\"",
+                           "\"\\",
+                           "\"\\x\"",
+                           "\"\\u12\"",
+                           "\"\\u12g4\"",
+                           "\"\\ud800\"",
+                           "\"\\ud800\\n\"",
+                           "\"\\ud800\\u0041\"",
+                           "\"\\udc00\"",
+                           "\"a\nb\"",
+                           "\"\t\"",
+                           "\"\xff\"",
+                           "\"\xc0\x80\"",
+                           "\"\xed\xa0\x80\"",
+                           "\"\xf4\x90\x80\x80\"",
+                           "\"\xc3",
+                           "\xef\xbb\xbf"
+                           "1",
+                           "\v1"}) {
     INFO(text);
     CHECK_FALSE(Json::parse(text).has_value());
   }
@@ -147,7 +186,8 @@ TEST_CASE("Json writes on one line or indented and reads both back the same", "[
   j.set("name", "y");
   CHECK(j.dump() == R"({"name":"y","ids":[1,2,3],"rows":[{"kl":0.5,"ok":true},[]],"none":null,"empty":{}})");
   CHECK(j.dump(2) ==
-        "{\n  \"name\": \"y\",\n  \"ids\": [1, 2, 3],\n  \"rows\": [\n    {\n      \"kl\": 0.5,\n      \"ok\": true\n"
+        "{\n  \"name\": \"y\",\n  \"ids\": [1, 2, 3],\n  \"rows\": [\n    {\n      \"kl\": 0.5,\n      "
+        "\"ok\": true\n"
         "    },\n    []\n  ],\n  \"none\": null,\n  \"empty\": {}\n}");
   CHECK(*Json::parse(j.dump()) == j);
   CHECK(*Json::parse(j.dump(4)) == j);
@@ -156,7 +196,8 @@ TEST_CASE("Json writes on one line or indented and reads both back the same", "[
 TEST_CASE("Every proper prefix of a JSON document is refused", "[io][Json]") {
   const std::string text = R"({"a":[1,2.5e-3,"x\u00e9\ud83d\ude00\n",{"b":null}],"c":true})";
   REQUIRE(Json::parse(text).has_value());
-  for (std::size_t n = 0; n < text.size(); ++n) CHECK_FALSE(Json::parse(std::string_view(text).substr(0, n)).has_value());
+  for (std::size_t n = 0; n < text.size(); ++n)
+    CHECK_FALSE(Json::parse(std::string_view(text).substr(0, n)).has_value());
 }
 
 TEST_CASE("Files are written and read whole, and their absence is an Error", "[io]") {

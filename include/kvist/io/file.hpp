@@ -26,7 +26,8 @@ inline Result<std::string> read_file(const std::string& path, std::size_t limit 
   std::string out;
   for (char chunk[1 << 16];;) {
     const std::size_t n = std::fread(chunk, 1, sizeof chunk, file.get());
-    if (n > limit - out.size()) return Error{Errc::bad_file, "a file is larger than its reader takes", (long long)limit};
+    if (n > limit - out.size())
+      return Error{Errc::bad_file, "a file is larger than its reader takes", (long long)limit};
     out.append(chunk, n);
     if (n < sizeof chunk) break;
   }
@@ -41,7 +42,8 @@ inline Status write_file(const std::string& path, std::string_view bytes) {
   if (!file) return Error{Errc::not_found, "a file cannot be opened for writing"};
   const std::size_t n = std::fwrite(bytes.data(), 1, bytes.size(), file.get());
   if (n != bytes.size() || std::fclose(file.release()) != 0)
-    return Error{Errc::out_of_capacity, "a file cannot be written to the end", (long long)bytes.size(), (long long)n};
+    return Error{Errc::out_of_capacity, "a file cannot be written to the end", (long long)bytes.size(),
+                 (long long)n};
   return Done{};
 }
 

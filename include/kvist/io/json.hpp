@@ -36,8 +36,8 @@ class Json {
   template <std::same_as<bool> B>
   Json(B value);
   template <std::integral I>
-    requires(!std::same_as<I, bool>)
-  Json(I value);  ///< an integer, or the nearest double where int64 cannot hold it
+  requires(!std::same_as<I, bool>)
+      Json(I value);  ///< an integer, or the nearest double where int64 cannot hold it
   Json(double value);
   Json(const char* text) : Json(std::string(text)) {}
   Json(std::string_view text) : Json(std::string(text)) {}

@@ -44,24 +44,31 @@ class JsonReader {
   }
   bool digit() const { return !ended() && text_[at_] >= '0' && text_[at_] <= '9'; }
   void blanks() {
-    while (!ended() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t')) ++at_;
+    while (!ended() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t'))
+      ++at_;
   }
 
   bool read(Json& out) {
     if (ended()) return fault("JSON ends where a value should be");
     switch (text_[at_]) {
-      case '{': return nested(out, &JsonReader::object);
-      case '[': return nested(out, &JsonReader::array);
+      case '{':
+        return nested(out, &JsonReader::object);
+      case '[':
+        return nested(out, &JsonReader::array);
       case '"': {
         std::string text;
         if (!string(text)) return false;
         out = Json(std::move(text));
         return true;
       }
-      case 't': return word("true", Json(true), out);
-      case 'f': return word("false", Json(false), out);
-      case 'n': return word("null", Json(), out);
-      default: return number(out);
+      case 't':
+        return word("true", Json(true), out);
+      case 'f':
+        return word("false", Json(false), out);
+      case 'n':
+        return word("null", Json(), out);
+      default:
+        return number(out);
     }
   }
 
@@ -136,18 +143,13 @@ class JsonReader {
 
   bool escape(std::string& out) {
     if (ended()) return fault("a JSON string is not closed");
-    switch (text_[at_++]) {
-      case '"': out.push_back('"'); return true;
-      case '\\': out.push_back('\\'); return true;
-      case '/': out.push_back('/'); return true;
-      case 'b': out.push_back('\b'); return true;
-      case 'f': out.push_back('\f'); return true;
-      case 'n': out.push_back('\n'); return true;
-      case 'r': out.push_back('\r'); return true;
-      case 't': out.push_back('\t'); return true;
-      case 'u': break;
-      default: --at_; return fault("no such escape in a JSON string");
+    constexpr std::string_view written = "\"\\/bfnrt", meant = "\"\\/\b\f\n\r\t";
+    if (const std::size_t i = written.find(text_[at_]); i != std::string_view::npos) {
+      ++at_;
+      out.push_back(meant[i]);
+      return true;
     }
+    if (!take('u')) return fault("no such escape in a JSON string");
     char32_t code = 0;
     if (!hex4(code)) return false;
     if (code >= 0xd800 && code < 0xe000) {
@@ -183,7 +185,8 @@ class JsonReader {
   bool number(Json& out) {
     const std::size_t start = at_;
     const bool negative = take('-');
-    if (!digit()) return fault(negative ? "a JSON number wants a digit after -" : "no JSON value starts like this");
+    if (!digit())
+      return fault(negative ? "a JSON number wants a digit after -" : "no JSON value starts like this");
     const bool zero = peek() == '0';
     ++at_;
     if (zero && digit()) return fault("a JSON number has no leading zero");
@@ -275,8 +278,7 @@ template <std::same_as<bool> B>
 Json::Json(B value) : value_(value) {}
 
 template <std::integral I>
-  requires(!std::same_as<I, bool>)
-Json::Json(I value) {
+requires(!std::same_as<I, bool>) Json::Json(I value) {
   if (std::in_range<std::int64_t>(value)) value_ = static_cast<std::int64_t>(value);
   else value_ = static_cast<double>(value);
 }
@@ -322,15 +324,23 @@ inline void Json::write(std::string& out, int indent, int depth) const {
     out.append(static_cast<std::size_t>(indent * level), ' ');
   };
   switch (kind()) {
-    case Kind::null: out += "null"; return;
-    case Kind::boolean: out += std::get<bool>(value_) ? "true" : "false"; return;
+    case Kind::null:
+      out += "null";
+      return;
+    case Kind::boolean:
+      out += std::get<bool>(value_) ? "true" : "false";
+      return;
     case Kind::integer: {
       char buffer[24];
       out.append(buffer, std::to_chars(buffer, buffer + sizeof buffer, std::get<std::int64_t>(value_)).ptr);
       return;
     }
-    case Kind::number: detail::write_json_double(out, std::get<double>(value_)); return;
-    case Kind::string: detail::write_json_string(out, std::get<std::string>(value_)); return;
+    case Kind::number:
+      detail::write_json_double(out, std::get<double>(value_));
+      return;
+    case Kind::string:
+      detail::write_json_string(out, std::get<std::string>(value_));
+      return;
     case Kind::array: {
       const Array& array = std::get<Array>(value_);
       const bool lines = indent > 0 && std::any_of(array.begin(), array.end(), [](const Json& element) {
@@ -372,7 +382,8 @@ inline bool Json::as_bool(bool fallback) const {
 inline std::int64_t Json::as_int(std::int64_t fallback) const {
   if (const std::int64_t* value = std::get_if<std::int64_t>(&value_)) return *value;
   if (const double* value = std::get_if<double>(&value_))
-    if (*value >= -0x1p63 && *value < 0x1p63 && *value == std::floor(*value)) return static_cast<std::int64_t>(*value);
+    if (*value >= -0x1p63 && *value < 0x1p63 && *value == std::floor(*value))
+      return static_cast<std::int64_t>(*value);
   return fallback;
 }
 
