@@ -40,7 +40,8 @@ inline std::filesystem::path source_path() {
 /// The real model, SmolLM2-135M-Instruct as Q4_1: the file that KVIST_MODEL names (a name without a file means
 /// none), else the one that cmake/model.sh puts into the user's cache folder.
 inline std::optional<std::string> model_path() {
-  if (const std::string named = detail::environment("KVIST_MODEL"); !named.empty()) return detail::existing(named);
+  if (const std::string named = detail::environment("KVIST_MODEL"); !named.empty())
+    return detail::existing(named);
   std::filesystem::path cache = detail::environment("XDG_CACHE_HOME");
   if (cache.empty()) {
     const std::string home = detail::environment("HOME");
@@ -53,7 +54,8 @@ inline std::optional<std::string> model_path() {
 /// The folder of reference values made with other implementations: the environment variable KVIST_GOLDEN, else the
 /// folder that CMake was given under the same name.
 inline std::optional<std::string> golden_path() {
-  if (const std::string named = detail::environment("KVIST_GOLDEN"); !named.empty()) return detail::existing(named);
+  if (const std::string named = detail::environment("KVIST_GOLDEN"); !named.empty())
+    return detail::existing(named);
 #if defined(KVIST_GOLDEN_DIR)
   return detail::existing(KVIST_GOLDEN_DIR);
 #else

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs a fuzz target without libFuzzer, for compilers that lack it: the given files as they are, then seeded
 // mutations of them and seeded random bytes. It takes libFuzzer's own words, so that one command line serves both:
-//   target [-runs=N] [-seed=N] [-max_len=N] [-max_total_time=SECONDS] [file or folder]...
+//   target [-runs=N] [-seed=N] [-max_len=N] [-max_total_time=SECONDS] [-rss_limit_mb=N] [file or folder]...
 // A finding is a crash or a sanitizer's report; the input at work is kept in the file that KVIST_FUZZ_INPUT names.
 #include <kvist/core/random.hpp>
+
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -32,6 +34,15 @@ struct Options {
   double max_total_time = 0;  // seconds; 0: as long as the runs take
 };
 
+/// Memory beyond the limit makes an allocation fail, which ends the program: an input must not be able to ask for it.
+void limit_memory([[maybe_unused]] double megabytes) {
+#if !defined(__SANITIZE_ADDRESS__) && \
+    !defined(__SANITIZE_THREAD__)  // their shadow memory needs terabytes of space
+  const rlimit limit{rlim_t(megabytes) << 20, rlim_t(megabytes) << 20};
+  setrlimit(RLIMIT_AS, &limit);
+#endif
+}
+
 bool read_number(std::string_view argument, std::string_view name, double& out) {
   if (argument.substr(0, name.size()) != name) return false;
   out = std::strtod(std::string(argument.substr(name.size())).c_str(), nullptr);
@@ -42,7 +53,8 @@ void read_inputs(const std::filesystem::path& path, std::vector<Bytes>& inputs) 
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) {
     std::vector<std::filesystem::path> files;
-    for (const auto& entry : std::filesystem::directory_iterator(path, ignored)) files.push_back(entry.path());
+    for (const auto& entry : std::filesystem::directory_iterator(path, ignored))
+      files.push_back(entry.path());
     std::sort(files.begin(), files.end());  // the order of a folder differs between machines
     for (const auto& file : files) read_inputs(file, inputs);
     return;
@@ -66,7 +78,8 @@ void mutate(Bytes& bytes, const std::vector<Bytes>& inputs, std::size_t max_len,
       break;
     case 3: {  // remove a stretch
       if (bytes.empty()) break;
-      const std::size_t first = place(bytes.size()), n = 1 + place(std::min<std::size_t>(16, bytes.size() - first));
+      const std::size_t first = place(bytes.size()),
+                        n = 1 + place(std::min<std::size_t>(16, bytes.size() - first));
       bytes.erase(bytes.begin() + std::ptrdiff_t(first), bytes.begin() + std::ptrdiff_t(first + n));
       break;
     }
@@ -76,9 +89,10 @@ void mutate(Bytes& bytes, const std::vector<Bytes>& inputs, std::size_t max_len,
       break;
     }
     case 5: {  // a size field at one of the values where arithmetic overflows
-      static constexpr std::uint64_t edges[] = {0,          1,           0x7fffffff,           0x80000000,
-                                                0xffffffff, 0x100000000, 0x7fffffffffffffff,   0x8000000000000000,
-                                                0x1000,     0xffff,      0x2000000000000000u,  0xffffffffffffffff};
+      static constexpr std::uint64_t edges[] = {
+          0,          1,           0x7fffffff,          0x80000000,
+          0xffffffff, 0x100000000, 0x7fffffffffffffff,  0x8000000000000000,
+          0x1000,     0xffff,      0x2000000000000000u, 0xffffffffffffffff};
       const std::uint64_t value = edges[place(std::size(edges))];
       const std::size_t width = random.below(2) ? 8 : 4;
       if (bytes.size() >= width) std::memcpy(bytes.data() + place(bytes.size() - width + 1), &value, width);
@@ -126,7 +140,8 @@ int main(int argc, char** argv) {
     else if (read_number(argument, "-seed=", number)) options.seed = std::uint64_t(number);
     else if (read_number(argument, "-max_len=", number)) options.max_len = std::size_t(number);
     else if (read_number(argument, "-max_total_time=", number)) options.max_total_time = number;
-    else if (argument.substr(0, 1) == "-") std::fprintf(stderr, "ignored: %s\n", argv[i]);
+    else if (read_number(argument, "-rss_limit_mb=", number)) limit_memory(number);
+    else if (argument.substr(0, 1) == "-") continue;  // an option of libFuzzer's that has no meaning here
     else read_inputs(argv[i], inputs);
   }
   files = inputs.size();

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+# How this project's own programs (tests, tools, benchmarks, examples) are built. Nothing here reaches a user of the
+# library: what it sets is in a target that is not exported, or applies at top level only.
+include(CheckCXXCompilerFlag)
+
+if(PROJECT_IS_TOP_LEVEL)
+  set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+  set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+  if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+    set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+  endif()
+  if(NOT CMAKE_CXX_COMPILER_LAUNCHER)
+    find_program(KVIST_CCACHE ccache)
+    mark_as_advanced(KVIST_CCACHE)
+    if(KVIST_CCACHE)
+      set(CMAKE_CXX_COMPILER_LAUNCHER ${KVIST_CCACHE})
+    endif()
+  endif()
+endif()
+
+# kvist_development: warnings, sanitizers, and where the source tree is (bundled model, texts, tests' own data).
+add_library(kvist_development INTERFACE)
+target_compile_options(kvist_development INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+                                                   -Wno-sign-conversion)
+target_compile_definitions(kvist_development INTERFACE KVIST_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+if(KVIST_WERROR)
+  target_compile_options(kvist_development INTERFACE -Werror)
+endif()
+if(KVIST_SANITIZE)
+  target_compile_options(kvist_development INTERFACE -fsanitize=${KVIST_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(kvist_development INTERFACE -fsanitize=${KVIST_SANITIZE})
+  if(KVIST_SANITIZE MATCHES "undefined")
+    target_compile_options(kvist_development INTERFACE -fno-sanitize-recover=all)
+  endif()
+endif()
+if(KVIST_NOEXCEPT)
+  target_compile_options(kvist_development INTERFACE -fno-exceptions -fno-rtti)
+endif()
+
+# kvist_native: Eigen chooses its kernels at compile time, so the programs that multiply with it are built for this
+# machine. The library's own kernels choose at run time and need no flag.
+add_library(kvist_native INTERFACE)
+if(KVIST_NATIVE AND NOT CMAKE_CROSSCOMPILING)
+  check_cxx_compiler_flag(-march=native KVIST_HAS_MARCH_NATIVE)
+  if(KVIST_HAS_MARCH_NATIVE)
+    target_compile_options(kvist_native INTERFACE -march=native)
+  endif()
+endif()
+
+# Target `format`: every C++ file of the project through clang-format.
+if(PROJECT_IS_TOP_LEVEL)
+  find_program(KVIST_CLANG_FORMAT NAMES clang-format clang-format-14)
+  mark_as_advanced(KVIST_CLANG_FORMAT)
+  if(KVIST_CLANG_FORMAT)
+    add_custom_target(format COMMAND sh ${PROJECT_SOURCE_DIR}/cmake/format.sh --fix
+                      WORKING_DIRECTORY ${PROJECT_SOURCE_DIR} VERBATIM)
+  endif()
+endif()

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+# cmake -DCOMPILER=.. -DINCLUDE=.. -DSOURCE=.. -P mistake.cmake: SOURCE compiles; with KVIST_MISTAKE defined it does
+# not, and the compiler's output matches the file's `// expect: ` line.
+file(STRINGS ${SOURCE} expected REGEX "^// expect: ")
+string(REGEX REPLACE "^// expect: " "" expected "${expected}")
+if(expected STREQUAL "")
+  message(FATAL_ERROR "${SOURCE} has no line `// expect: <regular expression>`")
+endif()
+
+set(command ${COMPILER} -std=c++20 -fsyntax-only -I${INCLUDE} ${SOURCE})
+execute_process(COMMAND ${command} RESULT_VARIABLE status ERROR_VARIABLE output)
+if(NOT status EQUAL 0)
+  message(FATAL_ERROR "does not compile without the mistake:\n${output}")
+endif()
+execute_process(COMMAND ${command} -DKVIST_MISTAKE RESULT_VARIABLE status ERROR_VARIABLE output)
+if(status EQUAL 0)
+  message(FATAL_ERROR "the mistake compiles")
+endif()
+if(NOT output MATCHES "${expected}")
+  message(FATAL_ERROR "the compiler's message does not match `${expected}`:\n${output}")
+endif()
