@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # cmake -DCOMPILER=.. -DINCLUDE=.. -DSOURCE=.. -P mistake.cmake: SOURCE compiles; with KVIST_MISTAKE defined it does
 # not, and the compiler's output matches the file's `// expect: ` line.
+cmake_minimum_required(VERSION 3.22)
 file(STRINGS ${SOURCE} expected REGEX "^// expect: ")
 string(REGEX REPLACE "^// expect: " "" expected "${expected}")
 if(expected STREQUAL "")

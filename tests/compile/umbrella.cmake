@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # cmake -DCOMPILER=.. -DINCLUDE=.. -P umbrella.cmake: <kvist/kvist.hpp> includes every header but those of reference/,
 # io/ and detail/ folders and those that need Eigen, and none of reference/ and io/.
+cmake_minimum_required(VERSION 3.22)
 file(GLOB_RECURSE headers RELATIVE ${INCLUDE} ${INCLUDE}/kvist/*.hpp)
 execute_process(COMMAND ${COMPILER} -std=c++20 -x c++ -M -I${INCLUDE} ${INCLUDE}/kvist/kvist.hpp
                 OUTPUT_VARIABLE reached RESULT_VARIABLE status)
@@ -16,9 +17,9 @@ foreach(header ${headers})
       string(APPEND faults "\n  <kvist/kvist.hpp> must not include ${header}")
     endif()
   elseif(at EQUAL -1 AND NOT header MATCHES "/detail/|^kvist/view/eigen.hpp$")
-    string(APPEND faults "\n  <kvist/kvist.hpp> does not reach ${header}: add it to its room's part of the umbrella")
+    string(APPEND faults "\n  <kvist/kvist.hpp> does not reach ${header}")
   endif()
 endforeach()
 if(faults)
-  message(FATAL_ERROR "${faults}")
+  message(FATAL_ERROR "the umbrella header:${faults}")
 endif()
