@@ -6,10 +6,12 @@
 #include <kvist/core/assert.hpp>
 #include <kvist/core/executor.hpp>
 #include <kvist/core/half.hpp>
+#include <kvist/core/little_endian.hpp>
 #include <kvist/core/plan.hpp>
 #include <kvist/core/random.hpp>
 #include <kvist/core/result.hpp>
 #include <kvist/core/types.hpp>
+#include <kvist/core/utf8.hpp>
 #include <kvist/core/version.hpp>
 #include <kvist/view/evidence.hpp>
 #include <kvist/view/head.hpp>
