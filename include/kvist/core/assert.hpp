@@ -7,11 +7,11 @@
 #if defined(KVIST_CHECKED)
 #include <cstdio>
 #include <cstdlib>
-#define KVIST_ASSERT(condition)                                                                        \
-  ((condition) ? void(0)                                                                               \
-               : (std::fprintf(stderr, "%s:%d: kvist: precondition failed: %s\n", __FILE__, __LINE__,  \
-                               #condition),                                                            \
-                  std::abort()))
+#define KVIST_ASSERT(condition)                                                                            \
+  ((condition)                                                                                             \
+       ? void(0)                                                                                           \
+       : (std::fprintf(stderr, "%s:%d: kvist: precondition failed: %s\n", __FILE__, __LINE__, #condition), \
+          std::abort()))
 #else
 #define KVIST_ASSERT(condition) void(0)
 #endif

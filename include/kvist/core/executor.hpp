@@ -7,7 +7,9 @@ namespace kvist::inline KVIST_ABI {
 /// Runs f(0) .. f(n-1), in any order, possibly at once, and returns when all are done. The caller brings it: the
 /// library starts no threads of its own. `f` must not throw.
 template <class E>
-concept Executor = requires(E& e, Index n) { e.for_each(n, [](Index) {}); };
+concept Executor = requires(E& e, Index n) {
+  e.for_each(n, [](Index) {});
+};
 
 /// One after another on the calling thread.
 struct Serial {

@@ -42,8 +42,8 @@ struct Move {
 struct HeadPlan {
   std::vector<Index> drop;   ///< ascending, unique
   std::vector<Blend> blend;  ///< ascending by src; every src is in drop, every dst is not
-  std::vector<Self> self;    ///< ascending by dst, one for each dst of blend (and for entries that only get a weight)
-  std::vector<Move> move;    ///< ascending by src, none of them dropped
+  std::vector<Self> self;  ///< ascending by dst, one for each dst of blend (and for entries that only get a weight)
+  std::vector<Move> move;  ///< ascending by src, none of them dropped
 
   bool empty() const { return drop.empty() && blend.empty() && self.empty() && move.empty(); }
   void clear() {
@@ -59,9 +59,9 @@ struct HeadPlan {
 /// no queries or probabilities were at hand.
 struct HeadCost {
   static constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
-  Index before = 0, after = 0;                 ///< entries
+  Index before = 0, after = 0;                    ///< entries
   std::size_t bytes_before = 0, bytes_after = 0;  ///< of K and V as the view stores them
-  float mass = unknown;   ///< mean over queries (and the group) of the attention mass on the entries given up
+  float mass = unknown;  ///< mean over queries (and the group) of the attention mass on the entries given up
   float bound = unknown;  ///< largest over queries of a bound on |o - o'|_2, the change of the attention output
 };
 
@@ -104,7 +104,8 @@ inline Status check(const HeadPlan& plan, Index n, const Guards& guards = {}) {
   last = -1;
   for (const Self& s : plan.self) {
     if (s.dst < 0 || s.dst >= n) return fault("a blend's own row lies outside the head", n, s.dst);
-    if (s.dst <= last) return fault("rows that keep a weight of their own must ascend, each named once", last + 1, s.dst);
+    if (s.dst <= last)
+      return fault("rows that keep a weight of their own must ascend, each named once", last + 1, s.dst);
     if (gone[std::size_t(s.dst)]) return fault("a row that is dropped keeps a weight", -1, s.dst);
     if (!std::isfinite(s.wk) || !std::isfinite(s.wv) || !std::isfinite(s.log_weight))
       return fault("a blend's own weight is not finite", 0, s.dst);
@@ -112,11 +113,16 @@ inline Status check(const HeadPlan& plan, Index n, const Guards& guards = {}) {
   }
   last = -1;
   for (const Blend& b : plan.blend) {
-    if (b.src < 0 || b.src >= n || b.dst < 0 || b.dst >= n) return fault("a blend names a row outside the head", n, b.src);
+    if (b.src < 0 || b.src >= n || b.dst < 0 || b.dst >= n)
+      return fault("a blend names a row outside the head", n, b.src);
     if (b.src < last) return fault("blends must ascend by source", last, b.src);
     if (!gone[std::size_t(b.src)]) return fault("a blend's source is not dropped", -1, b.src);
     if (gone[std::size_t(b.dst)]) return fault("a blend's destination is dropped", -1, b.dst);
-    if (!std::isfinite(b.wk) || !std::isfinite(b.wv)) return fault("a blend's weight is not finite", 0, b.src);
+    if (!std::binary_search(plan.self.begin(), plan.self.end(), Self{b.dst, 1, 1, 0},
+                            [](const Self& x, const Self& y) { return x.dst < y.dst; }))
+      return fault("a blend's destination has no weights of its own", 1, b.dst);
+    if (!std::isfinite(b.wk) || !std::isfinite(b.wv))
+      return fault("a blend's weight is not finite", 0, b.src);
     last = b.src;
   }
   last = -1;
@@ -163,7 +169,8 @@ inline std::vector<Index> free_pages(const HeadPlan& plan, Index n, Index page, 
   std::vector<Index> out;
   for (const Range& r : ranges(plan)) {
     const Index end = r.first + r.count == n ? (n + page - 1) / page * page : r.first + r.count;
-    for (Index p = (std::max(r.first, shared_rows) + page - 1) / page; (p + 1) * page <= end; ++p) out.push_back(p);
+    for (Index p = (std::max(r.first, shared_rows) + page - 1) / page; (p + 1) * page <= end; ++p)
+      out.push_back(p);
   }
   return out;
 }

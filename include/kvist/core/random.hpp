@@ -28,6 +28,8 @@ class Random {
 };
 
 /// One seed made of two numbers: streams for (seed, layer), (that, head) and so on do not overlap in practice.
-constexpr std::uint64_t mix_seed(std::uint64_t a, std::uint64_t b) { return Random(a ^ (b * 0xd1342543de82ef95u)).next(); }
+constexpr std::uint64_t mix_seed(std::uint64_t a, std::uint64_t b) {
+  return Random(a ^ (b * 0xd1342543de82ef95u)).next();
+}
 
 }  // namespace kvist::inline KVIST_ABI

@@ -53,10 +53,10 @@ enum class Phase : std::uint8_t { prefill, decode };
 /// The moment of a call, as the engine counts it.
 struct Clock {
   Phase phase = Phase::decode;
-  Index step = 0;      ///< decode steps since the last prefill call, from 1; 0 during prefill
-  Index size = 0;      ///< entries that the longest head of the layer holds now
-  Index budget = 0;    ///< entries per KV head, on average over layers and heads; 0: no budget has been set
-  bool last = true;    ///< prefill: is this the last chunk of the prompt?
+  Index step = 0;    ///< decode steps since the last prefill call, from 1; 0 during prefill
+  Index size = 0;    ///< entries that the longest head of the layer holds now
+  Index budget = 0;  ///< entries per KV head, on average over layers and heads; 0: no budget has been set
+  bool last = true;  ///< prefill: is this the last chunk of the prompt?
   friend constexpr bool operator==(const Clock&, const Clock&) = default;
 };
 

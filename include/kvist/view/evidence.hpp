@@ -9,10 +9,11 @@ namespace kvist::inline KVIST_ABI {
 /// Kinds of evidence, as flags.
 enum class Needs : unsigned {
   none = 0,
-  probs = 1,        ///< attention probabilities [G, w, n]
-  queries = 2,      ///< queries [G, w, dk], rotated like the keys
-  column_sums = 4,  ///< sums over the call's queries of their probabilities [G, n], and how many queries saw each entry
-  max_query = 8,    ///< largest absolute query per channel over the call [G, dk]
+  probs = 1,    ///< attention probabilities [G, w, n]
+  queries = 2,  ///< queries [G, w, dk], rotated like the keys
+  column_sums =
+      4,  ///< sums over the call's queries of their probabilities [G, n], and how many queries saw each entry
+  max_query = 8,  ///< largest absolute query per channel over the call [G, dk]
 };
 constexpr Needs operator|(Needs a, Needs b) { return Needs(unsigned(a) | unsigned(b)); }
 constexpr Needs operator&(Needs a, Needs b) { return Needs(unsigned(a) & unsigned(b)); }
@@ -41,12 +42,12 @@ inline Cube cube(const float* data, int g, Index w, Index n) {
 /// hold T x T: sums over all queries come as column sums, rows only for the last w queries. Entry i of `n` is row i of
 /// the head view handed over with it. Cells of entries that a query could not see (causality) are 0.
 struct Evidence {
-  Cube probs;    ///< [G, w, n] probabilities of the last w queries of the call
-  Cube queries;  ///< [G, w, dk] the last w queries of the call, rotated like the keys
-  Cube column_sums;                  ///< [G, 1, n] sum over all queries of the call
-  std::span<const float> seen_by;    ///< [n] how many queries of the call could see each entry (with column_sums)
-  Cube max_query;                    ///< [G, 1, dk]
-  Pos first_query = 0;               ///< position of the first of the w queries; the others follow it one by one
+  Cube probs;                      ///< [G, w, n] probabilities of the last w queries of the call
+  Cube queries;                    ///< [G, w, dk] the last w queries of the call, rotated like the keys
+  Cube column_sums;                ///< [G, 1, n] sum over all queries of the call
+  std::span<const float> seen_by;  ///< [n] how many queries of the call could see each entry (with column_sums)
+  Cube max_query;                  ///< [G, 1, dk]
+  Pos first_query = 0;  ///< position of the first of the w queries; the others follow it one by one
 
   Needs have() const {
     return (probs ? Needs::probs : Needs::none) | (queries ? Needs::queries : Needs::none) |
@@ -61,12 +62,14 @@ inline constexpr Index all_queries = -1;
 struct Wants {
   Needs prefill = Needs::none;  ///< with each call of the prompt
   Needs step = Needs::none;     ///< with each decode step (its one query)
-  Index last_queries = 0;       ///< prefill: how many of the last queries (rows of probs, queries); or all_queries
+  Index last_queries = 0;  ///< prefill: how many of the last queries (rows of probs, queries); or all_queries
 
   friend constexpr Wants operator|(Wants a, Wants b) {
     const bool all = a.last_queries == all_queries || b.last_queries == all_queries;
     return {a.prefill | b.prefill, a.step | b.step,
-            all ? all_queries : a.last_queries > b.last_queries ? a.last_queries : b.last_queries};
+            all                               ? all_queries
+            : a.last_queries > b.last_queries ? a.last_queries
+                                              : b.last_queries};
   }
   friend constexpr bool operator==(const Wants&, const Wants&) = default;
 };

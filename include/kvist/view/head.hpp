@@ -46,9 +46,9 @@ struct KvView {
   const H& head(int h) const { return all[std::size_t(h)]; }
 };
 
-using AnyHead = HeadView<AnyRows>;       ///< a head whose memory kind is known at run time only
-using AnyLayer = KvView<AnyHead>;        ///< a layer of them
-using F32Head = HeadView<Rows<float>>;   ///< archetypes: every part is checked against both
+using AnyHead = HeadView<AnyRows>;      ///< a head whose memory kind is known at run time only
+using AnyLayer = KvView<AnyHead>;       ///< a layer of them
+using F32Head = HeadView<Rows<float>>;  ///< archetypes: every part is checked against both
 using PagedBf16Head = HeadView<PagedRows<bf16>>;
 static_assert(Head<AnyHead> && Head<F32Head> && Head<PagedBf16Head> && LayerView<AnyLayer>);
 

@@ -36,7 +36,8 @@ struct RopeTable {
   int rotary_dims() const { return int(2 * frequency.size()); }
   /// Channels of pair f.
   std::pair<int, int> channels(int f) const {
-    return pairs == RopePairs::half_split ? std::pair{f, f + int(frequency.size())} : std::pair{2 * f, 2 * f + 1};
+    return pairs == RopePairs::half_split ? std::pair{f, f + int(frequency.size())}
+                                          : std::pair{2 * f, 2 * f + 1};
   }
   /// Turns x [d] by `positions` steps, in place; negative turns back. A key stored for position p is moved to
   /// position p' in one step by rotate(x, p' - p, false): never step by step, so that rounding does not add up.

@@ -102,13 +102,12 @@ struct ReaderRows {
 class AnyRows {
  public:
   using value_type = float;  ///< at() gives f32; runs come in their own type
-  using Kind = std::variant<Rows<float>, Rows<f16>, Rows<bf16>, PagedRows<float>, PagedRows<f16>, PagedRows<bf16>,
-                            ReaderRows>;
+  using Kind =
+      std::variant<Rows<float>, Rows<f16>, Rows<bf16>, PagedRows<float>, PagedRows<f16>, PagedRows<bf16>, ReaderRows>;
 
   AnyRows() = default;
   template <class R>
-    requires std::constructible_from<Kind, R>
-  AnyRows(R rows) : rows_(std::move(rows)) {}
+  requires std::constructible_from<Kind, R> AnyRows(R rows) : rows_(std::move(rows)) {}
 
   Index size() const {
     return std::visit([](const auto& r) { return r.size(); }, rows_);

@@ -1,0 +1,339 @@
+#pragma once
+// SPDX-License-Identifier: Apache-2.0
+#include <kvist/attention/attend.hpp>
+#include <kvist/cache/head_cache.hpp>
+#include <kvist/core/executor.hpp>
+#include <kvist/policy/policy.hpp>
+
+#include <algorithm>
+#include <functional>
+#include <utility>
+#include <vector>
+
+namespace kvist::inline KVIST_ABI {
+
+/// The KV cache of one sequence, in memory that the library owns: a store for every (layer, KV head), and a policy that
+/// decides what stays. `P` is a Policy or AnyPolicy, `S` a store or AnyStore.
+///
+/// A prompt (or a chunk of it): for each layer `append` its rows, then `observe` with the evidence that `wants()` names.
+/// A decode step: for each layer `append`, `attend`, `step`. Calls for different layers may run at once unless the policy
+/// cascades over layers. Copies are explicit: clone().
+template <class P, Store S>
+class Cache {
+ public:
+  /// Makes the tiers of one head, tier 0 first.
+  using MakeStores = std::function<std::vector<S>(int layer, int head)>;
+
+  /// An empty cache. `rope` is needed by policies that renumber positions and by signals that look at raw keys.
+  /// Fails with: what the policy says of the shape; missing_evidence where a needed rope is not given.
+  static Result<Cache> make(const Shape& shape, P policy, const MakeStores& stores,
+                            const RopeTable* rope = nullptr) {
+    auto state = policy.start(shape);
+    if (!state) return state.error();
+    if (policy.compact() && !rope)
+      return Error{Errc::missing_evidence, "renumbering positions wants the model's rotary table"};
+    Cache c(shape, std::move(policy), std::move(*state), rope);
+    for (int l = 0; l < shape.layers; ++l) {
+      c.layers_.emplace_back();
+      for (int h = 0; h < shape.kv_heads; ++h)
+        c.layers_.back().heads.emplace_back(stores(l, h), shape.dim_k, shape.dim_v);
+    }
+    return c;
+  }
+
+  const Shape& shape() const { return shape_; }
+  const P& policy() const { return policy_; }
+  Wants wants() const { return policy_.wants(); }
+  bool compact() const { return policy_.compact(); }
+  /// How keys are to be appended: raw where positions are renumbered, else as the model rotates them.
+  KeyForm form() const { return compact() ? KeyForm::raw : KeyForm::rotated; }
+
+  Index size(int layer, int head) const { return head_at(layer, head).size(); }
+  const HeadCache<S>& head(int layer, int h) const { return head_at(layer, h); }
+  /// Position of the next token: one after the newest that was appended.
+  Pos next_position() const { return next_; }
+  std::size_t bytes() const {
+    std::size_t sum = 0;
+    for (const Layer& l : layers_)
+      for (const auto& h : l.heads) sum += h.bytes();
+    return sum;
+  }
+  /// The most that bytes() has been after an append or an applied plan.
+  std::size_t bytes_peak() const { return peak_; }
+
+  /// Room for n entries a head: decode up to it allocates nothing.
+  void reserve(Index n) {
+    for (Layer& l : layers_)
+      for (auto& h : l.heads) h.reserve(n);
+    tap_.reserve(std::size_t(n) * std::size_t(shape_.q_heads));
+    buffers();
+  }
+
+  /// n tokens of a layer: k [n, kv_heads, dk], v [n, kv_heads, dv], positions first_pos, first_pos + 1, ...
+  /// Fails with: bad_shape where positions do not go on after those held.
+  Status append(int layer, Index n, const float* k, const float* v, Pos first_pos) {
+    Layer& l = layers_[std::size_t(layer)];
+    for (int h = 0; h < shape_.kv_heads; ++h) {
+      auto& head = l.heads[std::size_t(h)];
+      const auto& pos = head.tier(0).pos;
+      if (!pos.empty() && pos.back() >= first_pos)
+        return Error{Errc::bad_shape, "appended positions must follow those held", pos.back() + 1, first_pos};
+      if (n == 1) {
+        head.append(k + h * shape_.dim_k, v + h * shape_.dim_v, 1, first_pos);
+      } else {
+        gather(k, n, h, shape_.dim_k, one_k_);
+        gather(v, n, h, shape_.dim_v, one_v_);
+        head.append(one_k_.data(), one_v_.data(), n, first_pos);
+      }
+    }
+    next_ = std::max(next_, first_pos + n);
+    l.bytes_stale = true;
+    note_peak();
+    return Done{};
+  }
+
+  /// The layer's evidence of a prompt call, one for each KV head: records follow, and where the schedule says so entries
+  /// go. Then stores encode what they may.
+  Status observe(int layer, std::span<const Evidence> seen, const Clock& now) {
+    Layer& l = layers_[std::size_t(layer)];
+    l.views.clear();
+    for (const auto& h : l.heads) l.views.push_back(h.view(form()));
+    const AnyLayer view{l.views};
+    Clock clock = now;
+    clock.size = 0;
+    for (const auto& h : l.views) clock.size = std::max(clock.size, h.size());
+    const LayerCall<AnyLayer> call{view, seen, clock, layer, {}, rope_};
+    if (Status s = policy_.observe(call, state_); !s) return s;
+    if (policy_.due(clock)) {
+      plans_.clear();
+      if (Status s = policy_.plan(call, state_, plans_); !s) return s;
+      for (const Plan& p : plans_) apply(p);
+    }
+    for (auto& h : l.heads) h.settle();
+    l.bytes_stale = true;
+    note_peak();
+    return Done{};
+  }
+
+  /// Attention of one token's queries q [q_heads, dk] over all entries: out [q_heads, dv]. The token's own key has been
+  /// appended before. Probabilities are kept for step() where the policy wants them.
+  template <Executor E>
+  Status attend(int layer, const float* q, float scale, float* out, E& executor) {
+    buffers();
+    const Layer& l = layers_[std::size_t(layer)];
+    const int group = shape_.group();
+    const bool tap = any(wants().step & Needs::probs);
+    Index longest = 0;
+    for (const auto& h : l.heads) longest = std::max(longest, h.size());
+    if (tap) tap_.resize(std::size_t(longest) * std::size_t(shape_.q_heads));
+    if (compact()) renumber_table(longest);
+    executor.for_each(shape_.kv_heads, [&](Index h) {
+      const HeadCache<S>& head = l.heads[std::size_t(h)];
+      AttnBuffer& buffer = states_[std::size_t(h)];
+      const AttnState state = buffer.state();
+      state.clear();
+      AttendArgs args;
+      args.q = q + std::ptrdiff_t(h) * group * shape_.dim_k;
+      args.group = group;
+      args.scale = scale;
+      args.logits = tap ? tap_.data() + std::ptrdiff_t(h) * group * longest : nullptr;
+      args.logits_stride = longest;
+      if (compact()) attend_renumbered(head, args, state, int(h));
+      else head.attend(args, state);
+      finish(state, out + std::ptrdiff_t(h) * group * shape_.dim_v);
+      if (tap)
+        for (int g = 0; g < group; ++g)
+          normalise(args.logits + g * longest, head.size(), state.m[g], state.l[g]);
+    });
+    last_q_.assign(q, q + std::ptrdiff_t(shape_.q_heads) * shape_.dim_k);
+    tap_row_ = longest;
+    return Done{};
+  }
+
+  /// After attend() of a live decode step: gives the policy its evidence, and lets entries go where it is due.
+  Status step(int layer, const Clock& now) {
+    const Layer& l = layers_[std::size_t(layer)];
+    const int group = shape_.group();
+    evidence_.assign(std::size_t(shape_.kv_heads), Evidence{});
+    for (int h = 0; h < shape_.kv_heads; ++h) {
+      Evidence& e = evidence_[std::size_t(h)];
+      const Index n = l.heads[std::size_t(h)].tier(0).store.size();
+      if (any(wants().step & Needs::probs))
+        e.probs = {tap_.data() + std::ptrdiff_t(h) * group * tap_row_, group, 1, n, tap_row_, n};
+      e.queries = cube(last_q_.data() + std::ptrdiff_t(h) * group * shape_.dim_k, group, 1, shape_.dim_k);
+      e.first_query = next_ - 1;
+    }
+    return observe(layer, evidence_, now);
+  }
+
+  /// Carries out a plan that the policy made (or any checked plan), and lets records follow.
+  void apply(const Plan& plan) {
+    Layer& l = layers_[std::size_t(plan.layer)];
+    for (std::size_t h = 0; h < plan.heads.size(); ++h)
+      if (!plan.heads[h].empty()) l.heads[h].apply(plan.heads[h]);
+    policy_.applied(plan, state_);
+    l.bytes_stale = true;
+    if (on_plan) on_plan(plan);
+  }
+
+  /// Tokens at positions >= pos were taken back (speculative decoding, a retry).
+  void truncate(Pos pos) {
+    for (int l = 0; l < shape_.layers; ++l)
+      for (int h = 0; h < shape_.kv_heads; ++h) {
+        const Index n = layers_[std::size_t(l)].heads[std::size_t(h)].truncate(pos);
+        policy_.truncate(state_, l, h, n, pos);
+      }
+    next_ = std::min(next_, pos);
+    for (Layer& l : layers_) l.bytes_stale = true;
+  }
+
+  /// A copy for a branch: entries and records.
+  Cache clone() const {
+    Cache c(shape_, policy_, clone_state(), rope_);
+    for (const Layer& l : layers_) {
+      c.layers_.emplace_back();
+      for (const auto& h : l.heads) c.layers_.back().heads.push_back(h.clone());
+    }
+    c.next_ = next_;
+    c.peak_ = peak_;
+    return c;
+  }
+
+  /// Entries' log-weights of one head (all tiers), or empty where all are 0.
+  std::span<const float> bias(int layer, int h) const {
+    const auto& head = head_at(layer, h);
+    if (head.tiers() == 1) return head.tier(0).log_weight;
+    bool any_weight = false;
+    bias_.clear();
+    for (int t = 0; t < head.tiers(); ++t) {
+      const auto& tier = head.tier(t);
+      any_weight = any_weight || !tier.log_weight.empty();
+      if (tier.log_weight.empty()) bias_.resize(bias_.size() + tier.pos.size(), 0.0f);
+      else bias_.insert(bias_.end(), tier.log_weight.begin(), tier.log_weight.end());
+    }
+    if (!any_weight) bias_.clear();
+    return bias_;
+  }
+
+  /// Rows first.. of one head decoded to f32, k [n, dk], v [n, dv]; either may be null.
+  void read(int layer, int h, Index first, Index n, float* k, float* v) const {
+    head_at(layer, h).read(first, n, k, v);
+  }
+
+  /// Called with every plan after it was carried out, where set: for reports.
+  std::function<void(const Plan&)> on_plan;
+
+ private:
+  struct Layer {
+    std::vector<HeadCache<S>> heads;
+    std::vector<AnyHead> views;
+    std::size_t bytes = 0;
+    bool bytes_stale = true;
+  };
+
+  Cache(const Shape& shape, P policy, auto state, const RopeTable* rope)
+      : shape_(shape), policy_(std::move(policy)), state_(std::move(state)), rope_(rope) {}
+
+  const HeadCache<S>& head_at(int layer, int h) const {
+    return layers_[std::size_t(layer)].heads[std::size_t(h)];
+  }
+
+  auto clone_state() const {
+    if constexpr (requires { state_.clone(); }) return state_.clone();
+    else return state_;
+  }
+
+  void gather(const float* all, Index n, int h, int d, std::vector<float>& one) const {
+    one.resize(std::size_t(n) * std::size_t(d));
+    for (Index i = 0; i < n; ++i)
+      std::copy_n(all + (std::ptrdiff_t(i) * shape_.kv_heads + h) * d, d, one.data() + std::ptrdiff_t(i) * d);
+  }
+
+  void buffers() {
+    if (!states_.empty()) return;
+    for (int h = 0; h < shape_.kv_heads; ++h) states_.emplace_back(shape_.group(), shape_.dim_v);
+    if (compact())
+      turned_.assign(std::size_t(shape_.kv_heads),
+                     std::vector<float>(std::size_t(shape_.group() * shape_.dim_k) +
+                                        std::size_t(turned_rows) * std::size_t(shape_.dim_k + shape_.dim_v)));
+    last_q_.reserve(std::size_t(shape_.q_heads * shape_.dim_k));
+    evidence_.reserve(std::size_t(shape_.kv_heads));
+  }
+
+  void note_peak() {
+    std::size_t sum = 0;
+    for (Layer& l : layers_) {
+      if (l.bytes_stale) {
+        l.bytes = 0;
+        for (const auto& h : l.heads) l.bytes += h.bytes();
+        l.bytes_stale = false;
+      }
+      sum += l.bytes;
+    }
+    peak_ = std::max(peak_, sum);
+  }
+
+  /// logits [n] -> probabilities, with the largest logit and the sum that attention found.
+  static void normalise(float* x, Index n, float m, float l) {
+    const float inv = l > 0 ? 1.0f / l : 0.0f;
+    for (Index i = 0; i < n; ++i) x[i] = std::exp(x[i] - m) * inv;
+  }
+
+  /// cos and sin of every (slot, pair), made once for each slot.
+  void renumber_table(Index slots) {
+    const Index pairs = Index(rope_->frequency.size());
+    for (Index s = Index(turn_.size()) / std::max<Index>(1, 2 * pairs); s < slots; ++s)
+      for (Index f = 0; f < pairs; ++f) {
+        const double angle = double(s) * rope_->frequency[std::size_t(f)];
+        turn_.push_back(rope_->scale * float(std::cos(angle)));
+        turn_.push_back(rope_->scale * float(std::sin(angle)));
+      }
+  }
+  void turn(float* x, Index slot) const {
+    const Index pairs = Index(rope_->frequency.size());
+    const float* t = turn_.data() + std::ptrdiff_t(slot) * 2 * pairs;
+    for (int f = 0; f < int(pairs); ++f) {
+      const auto [i, j] = rope_->channels(f);
+      const float a = x[i], b = x[j];
+      x[i] = a * t[2 * f] - b * t[2 * f + 1];
+      x[j] = a * t[2 * f + 1] + b * t[2 * f];
+    }
+  }
+  /// Attention over raw keys, row i rotated as position i, the query as that of the newest row: a tile at a time, so
+  /// that no rotated copy of the cache is kept.
+  void attend_renumbered(const HeadCache<S>& head, AttendArgs args, const AttnState& state, int h) {
+    const Index n = head.size();
+    float* const q = turned_[std::size_t(h)].data();
+    float* const k = q + std::ptrdiff_t(args.group) * shape_.dim_k;
+    float* const v = k + std::ptrdiff_t(turned_rows) * shape_.dim_k;
+    std::copy_n(args.q, std::ptrdiff_t(args.group) * shape_.dim_k, q);
+    for (int g = 0; g < args.group; ++g) turn(q + std::ptrdiff_t(g) * shape_.dim_k, n - 1);
+    args.q = q;
+    for (Index i = 0; i < n; i += turned_rows) {
+      const Index count = std::min(turned_rows, n - i);
+      head.read(i, count, k, v);
+      for (Index j = 0; j < count; ++j) turn(k + std::ptrdiff_t(j) * shape_.dim_k, i + j);
+      kvist::attend(rows(k, count, shape_.dim_k), rows(v, count, shape_.dim_v), args, state);
+      if (args.logits) args.logits += count;
+    }
+  }
+
+  static constexpr Index turned_rows = 64;  // of a tile that is rotated on the way
+
+  Shape shape_;
+  P policy_;
+  typename P::State state_;
+  const RopeTable* rope_;
+  std::vector<Layer> layers_;
+  Pos next_ = 0;
+  std::size_t peak_ = 0;
+  std::vector<Plan> plans_;
+  std::vector<float> one_k_, one_v_, last_q_, tap_, turn_;
+  Index tap_row_ = 0;
+  std::vector<AttnBuffer> states_;
+  std::vector<std::vector<float>> turned_;  // [kv_heads]: rotated queries, a tile of keys and one of values
+  std::vector<Evidence> evidence_;
+  mutable std::vector<float> bias_;
+};
+
+}  // namespace kvist::inline KVIST_ABI

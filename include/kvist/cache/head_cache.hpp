@@ -1,0 +1,180 @@
+#pragma once
+// SPDX-License-Identifier: Apache-2.0
+#include <kvist/core/concepts.hpp>
+#include <kvist/policy/detail/roles.hpp>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+namespace kvist::inline KVIST_ABI {
+
+/// The entries of one KV head: tiers of stores, each with the positions of its rows and, where entries stand for several,
+/// their log-weights. Tier 0 takes what is appended and is what policies plan over; other tiers hold what was moved.
+template <Store S>
+class HeadCache {
+ public:
+  struct Tier {
+    S store;
+    std::vector<Pos> pos;           ///< [size], ascending
+    std::vector<float> log_weight;  ///< [size], or empty where all are 0
+  };
+
+  /// One store for each tier, tier 0 first.
+  HeadCache(std::vector<S> stores, int dim_k, int dim_v) : dim_k_(dim_k), dim_v_(dim_v) {
+    for (S& s : stores) tiers_.push_back({std::move(s), {}, {}});
+  }
+
+  Index size() const {
+    Index n = 0;
+    for (const Tier& t : tiers_) n += t.store.size();
+    return n;
+  }
+  int tiers() const { return int(tiers_.size()); }
+  const Tier& tier(int t) const { return tiers_[std::size_t(t)]; }
+
+  std::size_t bytes() const {
+    std::size_t sum = 0;
+    for (const Tier& t : tiers_)
+      sum += t.store.bytes() + t.pos.capacity() * sizeof(Pos) + t.log_weight.capacity() * sizeof(float);
+    return sum;
+  }
+
+  void reserve(Index n) {
+    for (Tier& t : tiers_) {
+      t.store.reserve(n);
+      t.pos.reserve(std::size_t(n));
+    }
+  }
+
+  /// n rows k [n, dk], v [n, dv] at positions first_pos, first_pos + 1, ...
+  void append(const float* k, const float* v, Index n, Pos first_pos) {
+    Tier& t = tiers_[0];
+    t.store.append(k, v, n);
+    for (Index i = 0; i < n; ++i) t.pos.push_back(first_pos + i);
+    if (!t.log_weight.empty()) t.log_weight.resize(t.pos.size(), 0.0f);
+  }
+
+  void settle() {
+    for (Tier& t : tiers_) t.store.settle();
+  }
+
+  /// Adds all entries to the state. With args.logits the tiers' logits follow one another.
+  void attend(AttendArgs args, const AttnState& state) const {
+    for (const Tier& t : tiers_) {
+      AttendArgs a = args;
+      a.bias = t.log_weight.empty() ? nullptr : t.log_weight.data();
+      t.store.attend(a, state);
+      if (args.logits) args.logits += t.store.size();
+    }
+  }
+
+  AnyHead view(KeyForm form) const {
+    const Tier& t = tiers_[0];
+    return {t.store.keys(), t.store.values(), t.pos, form};
+  }
+
+  /// Rows first .. first+n-1 over all tiers, decoded; either pointer may be null.
+  void read(Index first, Index n, float* k, float* v) const {
+    for (const Tier& t : tiers_) {
+      const Index here = std::min(n, t.store.size() - first);
+      if (here > 0) {
+        t.store.read(first, here, k, v);
+        if (k) k += std::ptrdiff_t(here) * dim_k_;
+        if (v) v += std::ptrdiff_t(here) * dim_v_;
+        n -= here;
+        first = 0;
+      } else {
+        first -= t.store.size();
+      }
+      if (n == 0) return;
+    }
+  }
+
+  /// Carries out a plan for tier 0: blends first, then drops and moves. Requires: check(plan, tier 0's size).
+  void apply(const HeadPlan& plan) {
+    Tier& t = tiers_[0];
+    if (!plan.self.empty()) blend(t, plan);
+    for (std::size_t i = 0; i < plan.move.size();) {  // runs of one tier, read and appended row by row
+      const Move m = plan.move[i++];
+      row_k_.resize(std::size_t(dim_k_));
+      row_v_.resize(std::size_t(dim_v_));
+      t.store.read(m.src, 1, row_k_.data(), row_v_.data());
+      Tier& to = tiers_[m.tier];
+      to.store.append(row_k_.data(), row_v_.data(), 1);
+      to.pos.push_back(t.pos[std::size_t(m.src)]);
+    }
+    if (plan.move.empty()) return leave(t, plan.drop);
+    std::vector<Index> gone = plan.drop;
+    for (const Move& m : plan.move) gone.push_back(m.src);
+    std::sort(gone.begin(), gone.end());
+    leave(t, gone);
+  }
+
+  /// Entries at positions >= pos are gone. Returns how many rows of tier 0 stay.
+  Index truncate(Pos pos) {
+    for (Tier& t : tiers_) {
+      const auto n = std::lower_bound(t.pos.begin(), t.pos.end(), pos) - t.pos.begin();
+      if (std::size_t(n) == t.pos.size()) continue;
+      t.store.truncate(Index(n));
+      t.pos.resize(std::size_t(n));
+      if (!t.log_weight.empty()) t.log_weight.resize(std::size_t(n));
+    }
+    return tiers_[0].store.size();
+  }
+
+  HeadCache clone() const {
+    std::vector<S> stores;
+    for (const Tier& t : tiers_) stores.push_back(t.store.clone());
+    HeadCache out(std::move(stores), dim_k_, dim_v_);
+    for (std::size_t i = 0; i < tiers_.size(); ++i) {
+      out.tiers_[i].pos = tiers_[i].pos;
+      out.tiers_[i].log_weight = tiers_[i].log_weight;
+    }
+    return out;
+  }
+
+ private:
+  static void leave(Tier& t, const std::vector<Index>& rows) {
+    if (rows.empty()) return;
+    t.store.drop(rows);
+    detail::erase_rows(t.pos, rows);
+    detail::erase_rows(t.log_weight, rows);
+    // A cut that frees much gives the memory back; a step's single drop keeps it for the next append.
+    if (t.pos.capacity() > t.pos.size() + 64) t.pos.shrink_to_fit();
+    if (t.log_weight.capacity() > t.log_weight.size() + 64) t.log_weight.shrink_to_fit();
+  }
+
+  void blend(Tier& t, const HeadPlan& plan) {
+    const std::size_t dk = std::size_t(dim_k_), dv = std::size_t(dim_v_), m = plan.self.size();
+    std::vector<float> k(m * dk), v(m * dv), src_k(dk), src_v(dv);
+    for (std::size_t s = 0; s < m; ++s) {
+      const Self& self = plan.self[s];
+      t.store.read(self.dst, 1, k.data() + s * dk, v.data() + s * dv);
+      for (std::size_t c = 0; c < dk; ++c) k[s * dk + c] *= self.wk;
+      for (std::size_t c = 0; c < dv; ++c) v[s * dv + c] *= self.wv;
+    }
+    for (const Blend& b : plan.blend) {
+      const auto self = std::lower_bound(plan.self.begin(), plan.self.end(), b.dst,
+                                         [](const Self& x, Index dst) { return x.dst < dst; });
+      const std::size_t s = std::size_t(self - plan.self.begin());
+      t.store.read(b.src, 1, src_k.data(), src_v.data());
+      for (std::size_t c = 0; c < dk; ++c) k[s * dk + c] += b.wk * src_k[c];
+      for (std::size_t c = 0; c < dv; ++c) v[s * dv + c] += b.wv * src_v[c];
+    }
+    for (std::size_t s = 0; s < m; ++s) {
+      const Self& self = plan.self[s];
+      t.store.write(self.dst, k.data() + s * dk, v.data() + s * dv);
+      if (self.log_weight != 0 || !t.log_weight.empty()) {
+        t.log_weight.resize(t.pos.size(), 0.0f);
+        t.log_weight[std::size_t(self.dst)] = self.log_weight;
+      }
+    }
+  }
+
+  int dim_k_, dim_v_;
+  std::vector<Tier> tiers_;
+  std::vector<float> row_k_, row_v_;
+};
+
+}  // namespace kvist::inline KVIST_ABI

@@ -1,0 +1,131 @@
+#pragma once
+// SPDX-License-Identifier: Apache-2.0
+#include <kvist/methods/all.hpp>
+#include <kvist/methods/stores.hpp>
+#include <kvist/storage/any_store.hpp>
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace kvist::inline KVIST_ABI {
+namespace methods {
+
+/// Makes the stores of one head, one for each tier, tier 0 first.
+using StoreFactory = std::function<std::vector<AnyStore>(const Shape& shape, int layer, int head)>;
+
+/// What a name and its options become: a policy, stores, or both (a method that demotes brings its tiers).
+struct Made {
+  std::optional<AnyPolicy> policy;
+  StoreFactory stores;
+};
+
+/// A method or store that can be named in a SPEC.
+struct Entry {
+  MethodInfo info;
+  std::vector<OptionInfo> options;
+  bool evicts = false;  ///< takes a budget and the common options
+  bool store = false;   ///< says how entries are stored
+  /// `fault` gets the sentence that names an unreadable or unknown option. Fails with: bad_option.
+  Result<Made> (*make)(const std::vector<OptionText>& given, std::string& fault) = nullptr;
+};
+
+namespace detail {
+
+template <class M>
+constexpr bool evicts() {
+  if constexpr (requires { M::evicts; }) return M::evicts;
+  else return true;
+}
+
+template <class M>
+Result<Made> make_policy(const std::vector<OptionText>& given, std::string& fault) {
+  typename M::Options options;
+  CommonOptions common;
+  ReadOptions read(given);
+  M::fields(read, options);
+  if constexpr (evicts<M>()) CommonOptions::fields(read, common);
+  fault = read.fault();
+  if (!fault.empty()) return Error{Errc::bad_option, "a method's options could not be read"};
+  if constexpr (requires { M::make_any(options, common.settings()); }) {
+    auto policy = M::make_any(options, common.settings());
+    if (!policy) return policy.error();
+    return Made{std::move(*policy), {}};
+  } else {
+    auto policy = M::make(options);
+    if (!policy) return policy.error();
+    return Made{with_settings(std::move(*policy), common.settings()), {}};
+  }
+}
+
+template <class M>
+Entry policy_entry() {
+  typename M::Options options;
+  ListOptions list;
+  M::fields(list, options);
+  if constexpr (evicts<M>()) {
+    CommonOptions common;
+    ListOptions more;
+    CommonOptions::fields(more, common);
+    for (OptionInfo& o : more.out) {
+      bool own = false;
+      for (const OptionInfo& mine : list.out) own = own || mine.name == o.name;
+      if (!own) list.out.push_back(std::move(o));
+    }
+  }
+  return {M::info, std::move(list.out), evicts<M>(), false, &make_policy<M>};
+}
+
+template <class M>
+Result<Made> make_store(const std::vector<OptionText>& given, std::string& fault) {
+  typename M::Options options;
+  ReadOptions read(given);
+  M::fields(read, options);
+  fault = read.fault();
+  if (!fault.empty()) return Error{Errc::bad_option, "a store's options could not be read"};
+  auto factory = M::make(options);
+  if (!factory) return factory.error();
+  return Made{std::nullopt, std::move(*factory)};
+}
+
+template <class M>
+Entry store_entry() {
+  typename M::Options options;
+  ListOptions list;
+  M::fields(list, options);
+  return {M::info, std::move(list.out), false, true, &make_store<M>};
+}
+
+template <class... Ms>
+void add_policies(std::vector<Entry>& out) {
+  (out.push_back(policy_entry<Ms>()), ...);
+}
+template <class... Ms>
+void add_stores(std::vector<Entry>& out) {
+  (out.push_back(store_entry<Ms>()), ...);
+}
+
+}  // namespace detail
+
+/// Every method and store by name, methods first, in the order of lists and tables. `oracle` is made by the tool alone.
+inline const std::vector<Entry>& registry() {
+  static const std::vector<Entry> all = [] {
+    std::vector<Entry> out;
+    detail::add_policies<Full, RandomEviction, Window, StreamingLLM, H2O, SnapKV>(out);
+    detail::add_stores<ExactF32, ExactF16, ExactBf16>(out);
+    return out;
+  }();
+  return all;
+}
+
+/// The entry of that name, or null.
+inline const Entry* find(std::string_view name) {
+  for (const Entry& e : registry())
+    if (name == e.info.name) return &e;
+  return nullptr;
+}
+
+}  // namespace methods
+}  // namespace kvist::inline KVIST_ABI

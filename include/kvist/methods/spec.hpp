@@ -1,0 +1,138 @@
+#pragma once
+// SPDX-License-Identifier: Apache-2.0
+#include <kvist/methods/registry.hpp>
+#include <kvist/policy/budget/budget.hpp>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace kvist::inline KVIST_ABI {
+namespace methods {
+
+/// `NAME:option=value,...`: one method or store of a SPEC, its budget taken out.
+struct Clause {
+  std::string name;
+  std::vector<OptionText> options;
+};
+
+/// What a SPEC says: clauses joined by '+', and the budget that one of them named.
+struct Spec {
+  std::string text;
+  std::vector<Clause> clauses;
+  Budget budget;
+};
+
+/// A policy with the stores that its SPEC asks for (none: the caller's default).
+struct MadeSpec {
+  AnyPolicy policy;
+  StoreFactory stores;
+  bool evicts = false;
+  bool oracle = false;  ///< the caller must hand in scores: `policy` keeps everything until then
+};
+
+namespace detail {
+
+/// Splits at `separator` outside parentheses.
+inline std::vector<std::string_view> split(std::string_view s, char separator) {
+  std::vector<std::string_view> out;
+  int depth = 0;
+  std::size_t begin = 0;
+  for (std::size_t i = 0; i < s.size(); ++i) {
+    depth += s[i] == '(' ? 1 : s[i] == ')' ? -1 : 0;
+    if (s[i] == separator && depth == 0) {
+      out.push_back(s.substr(begin, i - begin));
+      begin = i + 1;
+    }
+  }
+  out.push_back(s.substr(begin));
+  return out;
+}
+
+}  // namespace detail
+
+/// Reads the grammar alone; names and options are looked up by make(). `fault` gets a sentence where it fails.
+/// Fails with: bad_option.
+inline Result<Spec> parse_spec(std::string_view text, std::string& fault) {
+  const auto wrong = [&](std::string why) {
+    fault = "SPEC '" + std::string(text) + "': " + std::move(why);
+    return Error{Errc::bad_option, "a SPEC is NAME:option=value,... joined by +"};
+  };
+  Spec spec;
+  spec.text = std::string(text);
+  for (const std::string_view part : detail::split(text, '+')) {
+    const std::size_t colon = part.find(':'), paren = part.find('(');
+    const bool has_options = colon != part.npos && (paren == part.npos || colon < paren);
+    Clause clause{std::string(has_options ? part.substr(0, colon) : part), {}};
+    if (clause.name.empty()) return wrong("a name is missing");
+    if (has_options) {
+      for (const std::string_view option : detail::split(part.substr(colon + 1), ',')) {
+        const std::size_t equals = option.find('=');
+        if (equals == option.npos || equals == 0)
+          return wrong("'" + std::string(option) + "' is not option=value");
+        const std::string name(option.substr(0, equals)), value(option.substr(equals + 1));
+        for (const auto& o : clause.options)
+          if (o.first == name) return wrong("option '" + name + "' is given twice");
+        if (name != "budget") {
+          clause.options.emplace_back(name, value);
+          continue;
+        }
+        const auto budget = Budget::parse(value);
+        if (!budget) return wrong(budget.error().what);
+        if (spec.budget.kind != Budget::Kind::none) return wrong("a budget is given twice");
+        spec.budget = *budget;
+      }
+    }
+    spec.clauses.push_back(std::move(clause));
+  }
+  return spec;
+}
+
+/// Looks names and options up and makes policy and stores. One policy at most; a SPEC of stores alone keeps everything.
+/// `fault` gets a sentence that lists the valid names where it fails. Fails with: bad_option, not_found, what a method says.
+inline Result<MadeSpec> make(const Spec& spec, std::string& fault) {
+  std::optional<AnyPolicy> policy;
+  StoreFactory stores;
+  bool evicts = false, oracle = false;
+  for (const Clause& clause : spec.clauses) {
+    if (clause.name == Oracle::info.name && !policy) {
+      if (!clause.options.empty()) {
+        fault = "oracle takes no option but budget";
+        return Error{Errc::bad_option, "oracle takes no option but budget"};
+      }
+      policy = AnyPolicy(Policy<Never>());
+      evicts = oracle = true;
+      continue;
+    }
+    const Entry* entry = find(clause.name);
+    if (!entry) {
+      fault = "unknown method or store '" + clause.name + "'; the names are";
+      for (const Entry& e : registry()) fault += std::string(" ") + e.info.name;
+      fault += " oracle";
+      return Error{Errc::not_found, "a SPEC names an unknown method or store"};
+    }
+    auto made = entry->make(clause.options, fault);
+    if (!made) {
+      if (fault.empty()) fault = made.error().what;
+      fault = clause.name + ": " + fault;
+      return made.error();
+    }
+    if ((made->policy && policy) || (made->stores && stores)) {
+      fault = "SPEC '" + spec.text + "' names two " + (made->policy && policy ? "policies" : "stores");
+      return Error{Errc::bad_option, "a SPEC has at most one policy and one store"};
+    }
+    if (made->policy) {
+      policy = std::move(made->policy);
+      evicts = entry->evicts;
+    }
+    if (made->stores) stores = std::move(made->stores);
+  }
+  if (spec.budget.kind != Budget::Kind::none && !evicts) {
+    fault = "SPEC '" + spec.text + "' gives a budget to what keeps everything";
+    return Error{Errc::bad_option, "only methods that evict take a budget"};
+  }
+  return MadeSpec{policy ? std::move(*policy) : AnyPolicy(Policy<Never>()), std::move(stores), evicts, oracle};
+}
+
+}  // namespace methods
+}  // namespace kvist::inline KVIST_ABI

@@ -1,0 +1,98 @@
+#pragma once
+// SPDX-License-Identifier: Apache-2.0
+#include <kvist/policy/policy.hpp>
+
+#include <memory>
+#include <utility>
+
+namespace kvist::inline KVIST_ABI {
+
+/// A policy chosen at run time: the functions of Policy over AnyLayer views, at one virtual call per layer. Copies share
+/// the policy, which is immutable; each sequence has a State of its own, cloned only by clone().
+class AnyPolicy {
+  struct StateBase {
+    virtual ~StateBase() = default;
+    virtual std::unique_ptr<StateBase> clone() const = 0;
+  };
+
+ public:
+  /// Records of one sequence, of the policy that started it.
+  class State {
+   public:
+    State() = default;
+    State clone() const { return State(p_ ? p_->clone() : nullptr); }
+    explicit operator bool() const { return p_ != nullptr; }
+
+   private:
+    friend class AnyPolicy;
+    explicit State(std::unique_ptr<StateBase> p) : p_(std::move(p)) {}
+    std::unique_ptr<StateBase> p_;
+  };
+
+  template <class P>
+  requires(!std::same_as<P, AnyPolicy>) AnyPolicy(P policy)
+      : p_(std::make_shared<const Model<P>>(std::move(policy))) {}
+
+  Result<State> start(const Shape& shape) const { return p_->start(shape); }
+  Wants wants() const { return p_->wants(); }
+  bool due(const Clock& now) const { return p_->due(now); }
+  unsigned makes() const { return p_->makes(); }
+  bool compact() const { return p_->compact(); }
+  Status observe(const LayerCall<AnyLayer>& call, State& st) const { return p_->observe(call, *st.p_); }
+  Status plan(const LayerCall<AnyLayer>& call, State& st, std::vector<Plan>& out) const {
+    return p_->plan(call, *st.p_, out);
+  }
+  void applied(const Plan& plan, State& st) const { p_->applied(plan, *st.p_); }
+  void truncate(State& st, int layer, int head, Index n, Pos pos) const {
+    p_->truncate(*st.p_, layer, head, n, pos);
+  }
+
+ private:
+  struct Base {
+    virtual ~Base() = default;
+    virtual Result<State> start(const Shape&) const = 0;
+    virtual Wants wants() const = 0;
+    virtual bool due(const Clock&) const = 0;
+    virtual unsigned makes() const = 0;
+    virtual bool compact() const = 0;
+    virtual Status observe(const LayerCall<AnyLayer>&, StateBase&) const = 0;
+    virtual Status plan(const LayerCall<AnyLayer>&, StateBase&, std::vector<Plan>&) const = 0;
+    virtual void applied(const Plan&, StateBase&) const = 0;
+    virtual void truncate(StateBase&, int, int, Index, Pos) const = 0;
+  };
+  template <class P>
+  struct Model final : Base {
+    struct Held final : StateBase {
+      typename P::State state;
+      std::unique_ptr<StateBase> clone() const override { return std::make_unique<Held>(*this); }
+    };
+    P policy;
+    explicit Model(P p) : policy(std::move(p)) {}
+
+    static typename P::State& held(StateBase& st) { return static_cast<Held&>(st).state; }
+    Result<State> start(const Shape& shape) const override {
+      auto made = policy.start(shape);
+      if (!made) return made.error();
+      auto held = std::make_unique<Held>();
+      held->state = std::move(*made);
+      return State(std::move(held));
+    }
+    Wants wants() const override { return policy.wants(); }
+    bool due(const Clock& now) const override { return policy.due(now); }
+    unsigned makes() const override { return P::makes(); }
+    bool compact() const override { return P::compact(); }
+    Status observe(const LayerCall<AnyLayer>& call, StateBase& st) const override {
+      return policy.observe(call, held(st));
+    }
+    Status plan(const LayerCall<AnyLayer>& call, StateBase& st, std::vector<Plan>& out) const override {
+      return policy.plan(call, held(st), out);
+    }
+    void applied(const Plan& plan, StateBase& st) const override { policy.applied(plan, held(st)); }
+    void truncate(StateBase& st, int layer, int head, Index n, Pos pos) const override {
+      policy.truncate(held(st), layer, head, n, pos);
+    }
+  };
+  std::shared_ptr<const Base> p_;
+};
+
+}  // namespace kvist::inline KVIST_ABI

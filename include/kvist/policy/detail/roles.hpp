@@ -1,0 +1,50 @@
+#pragma once
+// SPDX-License-Identifier: Apache-2.0
+#include <kvist/core/concepts.hpp>
+
+#include <type_traits>
+
+namespace kvist::inline KVIST_ABI {
+namespace detail {
+
+template <Role R, class Default, class... Ps>
+struct pick_role {
+  using type = Default;
+};
+template <Role R, class Default, class P, class... Ps>
+struct pick_role<R, Default, P, Ps...> {
+  using type =
+      typename std::conditional_t<P::role == R, std::type_identity<P>, pick_role<R, Default, Ps...>>::type;
+};
+/// The part of role R among Ps, or Default.
+template <Role R, class Default, class... Ps>
+using pick = typename pick_role<R, Default, Ps...>::type;
+
+template <Role R, class... Ps>
+inline constexpr int count_role = (0 + ... + int(Ps::role == R));
+
+/// Removes ascending rows from a vector, keeping the order of the others.
+template <class T>
+void erase_rows(std::vector<T>& v, const std::vector<Index>& rows) {
+  if (rows.empty() || v.empty()) return;
+  std::size_t to = std::size_t(rows[0]), d = 0;
+  for (std::size_t from = to; from < v.size(); ++from) {
+    if (d < rows.size() && std::size_t(rows[d]) == from) ++d;
+    else v[to++] = std::move(v[from]);
+  }
+  v.resize(to, T{});
+}
+
+/// Rows that a plan moves away, as they are numbered once its drops are done.
+inline std::vector<Index> moved_rows(const HeadPlan& plan) {
+  std::vector<Index> out;
+  std::size_t d = 0;
+  for (const Move& m : plan.move) {
+    while (d < plan.drop.size() && plan.drop[d] < m.src) ++d;
+    out.push_back(m.src - Index(d));
+  }
+  return out;
+}
+
+}  // namespace detail
+}  // namespace kvist::inline KVIST_ABI

@@ -1,0 +1,504 @@
+#pragma once
+// SPDX-License-Identifier: Apache-2.0
+#include <kvist/core/concepts.hpp>
+#include <kvist/policy/budget/head/even.hpp>
+#include <kvist/policy/budget/layer/uniform.hpp>
+#include <kvist/policy/detail/plan_cost.hpp>
+#include <kvist/policy/detail/roles.hpp>
+#include <kvist/policy/dispose/drop.hpp>
+#include <kvist/policy/guard/keep_ends.hpp>
+#include <kvist/policy/position/positions.hpp>
+#include <kvist/policy/schedule/schedule.hpp>
+#include <kvist/policy/select/pages.hpp>
+#include <kvist/policy/select/top_k.hpp>
+#include <kvist/policy/signal/recency.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace kvist::inline KVIST_ABI {
+
+/// What an engine can apply, given with every call: a plan never asks for more.
+struct Abilities {
+  unsigned makes = drops | blends | moves;
+  Grain grain = Grain::head;  ///< may heads (layers) of one plan keep different entries?
+  Index page = 1;             ///< entries are freed in whole pages of this many rows
+  bool equal_counts = false;  ///< all heads of a layer must keep equally many
+  Index shared_rows = 0;      ///< rows [0, shared_rows) belong to other sequences too: never written or freed
+};
+
+/// One call of a policy for one layer.
+template <LayerView L>
+struct LayerCall {
+  const L& view;                   ///< keys, values, positions of every KV head
+  std::span<const Evidence> seen;  ///< [kv_heads]; empty where wants() asks for nothing
+  Clock now;
+  int layer = 0;
+  Abilities can = {};
+  const RopeTable* rope = nullptr;
+};
+
+/// Settings that every policy has, whatever its parts.
+struct PolicySettings {
+  Guards at_least;               ///< entries kept besides the guard part's own (the larger of both counts)
+  std::vector<int> skip_layers;  ///< layers left whole; they stand outside the budget
+  bool account_loss = false;     ///< ask for queries, and state with each plan what it gives up
+  float tolerance = 0;  ///< > 0: instead of a budget, the smallest set whose bound (HeadCost::bound) holds
+};
+
+/// A cache policy put together from parts in any order; a missing role gets its default (Recency, Uniform, EvenHeads,
+/// KeepEnds, TopK, Drop, AfterPrefill, KeepPositions). A value: const after construction, shared by all threads.
+///
+/// Use, for each layer: `observe` with the evidence of the call; if `due`, `plan`; carry the plans out; tell `applied`.
+/// State belongs to one sequence; different layers may be processed at once unless the layer budget cascades or the
+/// engine's grain is the sequence.
+template <Part... Ps>
+class Policy {
+  static_assert(((detail::count_role<Ps::role, Ps...> == 1) && ...), "two parts fill the same role");
+  template <Role R, class Default>
+  using At = detail::pick<R, Default, Ps...>;
+
+ public:
+  using SignalPart = At<Role::signal, Recency>;
+  using LayersPart = At<Role::layer_budget, Uniform>;
+  using HeadsPart = At<Role::head_budget, EvenHeads>;
+  using GuardPart = At<Role::guard, KeepEnds>;
+  using SelectPart = At<Role::selector, TopK>;
+  using DisposePart = At<Role::disposition, Drop>;
+  using SchedulePart = At<Role::schedule, AfterPrefill>;
+  using PositionsPart = At<Role::positions, KeepPositions>;
+  static_assert(Signal<SignalPart> && LayerBudget<LayersPart> && HeadBudget<HeadsPart> && Guard<GuardPart> &&
+                Selector<SelectPart> && Disposition<DisposePart> && Schedule<SchedulePart> &&
+                Positions<PositionsPart>);
+  static_assert(!LayersPart::cascades || DisposePart::makes == drops,
+                "a cascading layer budget cuts earlier layers again, when their keys are no longer at hand: "
+                "drops only");
+
+  SignalPart signal{};
+  LayersPart layers{};
+  HeadsPart heads{};
+  GuardPart guard{};
+  SelectPart select{};
+  DisposePart dispose{};
+  SchedulePart schedule{};
+  PositionsPart positions{};
+  PolicySettings settings{};
+
+  Policy() = default;
+  template <Part... Qs>
+  requires(sizeof...(Qs) > 0) explicit Policy(Qs... parts) { (put(std::move(parts)), ...); }
+
+  /// Records and memory of one sequence; they follow their entries through every plan.
+  struct State {
+    struct PerHead {
+      std::vector<typename SignalPart::Entry> entries;
+      typename SignalPart::PerHead own{};
+      std::vector<float> scores;  ///< of the last plan, for those who stayed
+    };
+    struct PerLayer {
+      std::vector<PerHead> heads;
+      LayerStat stat;
+      Index budget = -1;  ///< entries per KV head since the last plan after a prompt; -1: none yet
+      Scratch scratch;
+    };
+    Shape shape;
+    std::vector<PerLayer> layers;
+    std::vector<int> compressed;  ///< layers that are not skipped, ascending
+  };
+
+  /// An empty state for a sequence, after checking options against the model.
+  /// Fails with: bad_shape, bad_option, or what the signal's validate() says.
+  Result<State> start(const Shape& shape) const {
+    if (!shape.valid())
+      return Error{Errc::bad_shape,
+                   "the model's shape has a size that is not positive, or KV heads "
+                   "that do not divide the query heads",
+                   shape.kv_heads, shape.q_heads};
+    if (settings.at_least.sinks < 0 || settings.at_least.recent < 0)
+      return Error{Errc::bad_option, "sinks and recent count entries and can't be negative", 0,
+                   std::min(settings.at_least.sinks, settings.at_least.recent)};
+    if constexpr (requires { signal.validate(shape); })
+      if (Status s = signal.validate(shape); !s) return s.error();
+    State st;
+    st.shape = shape;
+    st.layers.resize(std::size_t(shape.layers));
+    for (auto& l : st.layers) l.heads.resize(std::size_t(shape.kv_heads));
+    for (int l = 0; l < shape.layers; ++l)
+      if (!skipped(l)) st.compressed.push_back(l);
+    for (const int l : settings.skip_layers)
+      if (l < 0 || l >= shape.layers)
+        return Error{Errc::bad_option, "skip_layers names a layer that the model lacks", shape.layers, l};
+    return st;
+  }
+
+  Wants wants() const {
+    Wants w = signal.wants();
+    if (settings.account_loss || settings.tolerance > 0) w = w | detail::loss_wants;
+    return w;
+  }
+  bool due(const Clock& now) const { return schedule.due(now); }
+  static constexpr unsigned makes() { return DisposePart::makes; }
+  static constexpr bool compact() { return PositionsPart::compact; }
+
+  /// Folds the evidence of one call into the records of one layer.
+  /// Fails with: missing_evidence, bad_shape; nothing has changed then.
+  template <LayerView L>
+  Status observe(const LayerCall<L>& call, State& st) const {
+    if (Status s = check_call(call, st); !s) return s;
+    auto& layer = st.layers[std::size_t(call.layer)];
+    for (int h = 0; h < st.shape.kv_heads; ++h) {
+      auto& mine = layer.heads[std::size_t(h)];
+      const auto& head = call.view.head(h);
+      mine.entries.resize(std::size_t(head.size()));
+      if constexpr (requires { signal.observe(context(call, st, h, head), std::span(mine.entries), mine.own); })
+        if (Status s = signal.observe(context(call, st, h, head), std::span(mine.entries), mine.own); !s)
+          return s;
+    }
+    if (call.now.phase == Phase::prefill) layer.stat = stat_of(layer);
+    return Done{};
+  }
+
+  /// Decides for one layer, and appends to `out` one plan for it and one for each earlier layer whose budget fell. The
+  /// plans count on the state as it is: carry out all of them, and tell `applied` of each.
+  /// Fails with: bad_budget (the guards do not fit), unsupported (the engine cannot apply what the policy makes), or what
+  /// a part says; `out` is as it was then.
+  template <LayerView L>
+  Status plan(const LayerCall<L>& call, State& st, std::vector<Plan>& out) const {
+    if (Status s = check_call(call, st); !s) return s;
+    if (Status s = check_abilities(call.can); !s) return s;
+    if (skipped(call.layer)) {
+      out.push_back(Plan{call.layer, std::vector<HeadPlan>(std::size_t(st.shape.kv_heads)), costs(call)});
+      return Done{};
+    }
+    if (Status s = score(call, st); !s) return s;
+    if (settings.tolerance <= 0 && call.now.budget <= 0)
+      return Error{Errc::bad_budget,
+                   "no budget is set: a policy that drops entries wants Clock::budget in entries per KV head",
+                   1, call.now.budget};
+    if (call.can.grain == Grain::sequence) return plan_sequence(call, st, out);
+
+    std::vector<Plan> made;
+    if (Status s = budgets_of(call, st, made); !s) return s;
+    for (Plan& p : made) out.push_back(std::move(p));
+    return Done{};
+  }
+
+  /// Records follow the entries of a plan that was carried out (dropped entries lose theirs).
+  void applied(const Plan& plan, State& st) const {
+    auto& layer = st.layers[std::size_t(plan.layer)];
+    for (std::size_t h = 0; h < plan.heads.size(); ++h) {
+      detail::erase_rows(layer.heads[h].entries, plan.heads[h].drop);
+      detail::erase_rows(layer.heads[h].scores, plan.heads[h].drop);
+      if constexpr (DisposePart::makes & moves) {  // moved entries leave the tier that is planned over
+        std::vector<Index> moved = detail::moved_rows(plan.heads[h]);
+        detail::erase_rows(layer.heads[h].entries, moved);
+        detail::erase_rows(layer.heads[h].scores, moved);
+      }
+    }
+  }
+
+  /// Rows n.. of a head are gone (tokens at positions >= pos were taken back).
+  void truncate(State& st, int layer, int head, Index n, Pos pos) const {
+    auto& mine = st.layers[std::size_t(layer)].heads[std::size_t(head)];
+    if (mine.entries.size() > std::size_t(n)) mine.entries.resize(std::size_t(n));
+    if (mine.scores.size() > std::size_t(n)) mine.scores.resize(std::size_t(n));
+    if constexpr (requires { signal.truncate(mine.own, pos); }) signal.truncate(mine.own, pos);
+  }
+
+ private:
+  template <class Q>
+  void put(Q part) {
+    if constexpr (std::same_as<Q, SignalPart>) signal = std::move(part);
+    else if constexpr (std::same_as<Q, LayersPart>) layers = std::move(part);
+    else if constexpr (std::same_as<Q, HeadsPart>) heads = std::move(part);
+    else if constexpr (std::same_as<Q, GuardPart>) guard = std::move(part);
+    else if constexpr (std::same_as<Q, SelectPart>) select = std::move(part);
+    else if constexpr (std::same_as<Q, DisposePart>) dispose = std::move(part);
+    else if constexpr (std::same_as<Q, SchedulePart>) schedule = std::move(part);
+    else if constexpr (std::same_as<Q, PositionsPart>) positions = std::move(part);
+    else static_assert(!sizeof(Q), "this part is not in the policy");
+  }
+
+  static constexpr Grain signal_grain() {
+    if constexpr (requires { SignalPart::grain; }) return SignalPart::grain;
+    else return Grain::head;
+  }
+
+  bool skipped(int layer) const {
+    return std::find(settings.skip_layers.begin(), settings.skip_layers.end(), layer) !=
+           settings.skip_layers.end();
+  }
+
+  template <LayerView L, Head H>
+  static HeadContext<H> context(const LayerCall<L>& call, State& st, int h, const H& head) {
+    static constexpr Evidence none{};
+    return {head,
+            call.seen.empty() ? none : call.seen[std::size_t(h)],
+            call.now,
+            st.shape,
+            st.layers[std::size_t(call.layer)].scratch,
+            call.rope,
+            call.layer,
+            h};
+  }
+
+  LayerStat stat_of(const typename State::PerLayer& layer) const {
+    LayerStat stat;
+    if constexpr (requires(std::span<const typename SignalPart::PerHead> all) { signal.layer_stat(all); }) {
+      std::vector<typename SignalPart::PerHead> all;
+      for (const auto& h : layer.heads) all.push_back(h.own);
+      stat = signal.layer_stat(std::span<const typename SignalPart::PerHead>(all));
+    }
+    for (const auto& h : layer.heads) stat.size = std::max(stat.size, Index(h.entries.size()));
+    return stat;
+  }
+
+  template <LayerView L>
+  Status check_call(const LayerCall<L>& call, const State& st) const {
+    if (call.layer < 0 || call.layer >= st.shape.layers)
+      return Error{Errc::bad_shape, "the layer is not one of the model's", st.shape.layers, call.layer};
+    if (call.view.heads() != st.shape.kv_heads)
+      return Error{Errc::bad_shape, "the layer view has another number of KV heads than the model",
+                   st.shape.kv_heads, call.view.heads()};
+    const Needs want = call.now.phase == Phase::prefill ? wants().prefill : wants().step;
+    if (any(want) && call.seen.size() != std::size_t(st.shape.kv_heads))
+      return Error{Errc::missing_evidence, "evidence must come for every KV head", st.shape.kv_heads,
+                   (long long)call.seen.size()};
+    for (int h = 0; h < st.shape.kv_heads; ++h) {
+      const auto& head = call.view.head(h);
+      if (Index(head.pos.size()) != head.size() || head.values.size() != head.size())
+        return Error{Errc::bad_shape, "keys, values and positions of a head must be equally many",
+                     head.size(), (long long)head.pos.size()};
+      if (Status s = detail::check_evidence(call.seen.empty() ? Evidence{} : call.seen[std::size_t(h)], want,
+                                            st.shape, head.size());
+          !s)
+        return s;
+    }
+    return Done{};
+  }
+
+  Status check_abilities(const Abilities& can) const {
+    if (DisposePart::makes & ~can.makes)
+      return Error{Errc::unsupported,
+                   "the engine cannot apply what this policy makes (drops 1, blends 2, moves 4)",
+                   DisposePart::makes, can.makes};
+    if (can.page < 1) return Error{Errc::bad_option, "a page holds at least one entry", 1, can.page};
+    if (can.equal_counts && !HeadsPart::even)
+      return Error{Errc::unsupported,
+                   "the engine needs equally many entries in all heads of a layer; this policy gives heads "
+                   "budgets of their own"};
+    if (can.grain != Grain::head && DisposePart::makes != drops)
+      return Error{
+          Errc::unsupported,
+          "blends and moves are made for single heads; the engine applies plans by layer or sequence"};
+    if (can.grain == Grain::sequence && (LayersPart::cascades || signal_grain() == Grain::sequence))
+      return Error{Errc::unsupported, "layer budgets that cascade need plans of their own for each layer"};
+    return Done{};
+  }
+
+  /// Scores of all heads of the layer into its state, NaN below everything; one score for all heads where the grain says so.
+  template <LayerView L>
+  Status score(const LayerCall<L>& call, State& st) const {
+    auto& layer = st.layers[std::size_t(call.layer)];
+    for (int h = 0; h < st.shape.kv_heads; ++h) {
+      auto& mine = layer.heads[std::size_t(h)];
+      const auto& head = call.view.head(h);
+      if (Index(mine.entries.size()) != head.size())
+        return Error{Errc::bad_shape,
+                     "the head has another length than its records: observe every call, and tell applied of "
+                     "every plan",
+                     (long long)mine.entries.size(), head.size()};
+      mine.scores.resize(mine.entries.size());
+      if (Status s =
+              signal.score(context(call, st, h, head),
+                           std::span<const typename SignalPart::Entry>(mine.entries), mine.own, mine.scores);
+          !s)
+        return s;
+      for (float& x : mine.scores)
+        if (std::isnan(x)) x = -std::numeric_limits<float>::infinity();
+    }
+    if (signal_grain() != Grain::head || call.can.grain != Grain::head) return share_scores(layer);
+    return Done{};
+  }
+
+  static Status share_scores(typename State::PerLayer& layer) {
+    std::vector<float>& first = layer.heads[0].scores;
+    for (std::size_t h = 1; h < layer.heads.size(); ++h) {
+      if (layer.heads[h].scores.size() != first.size())
+        return Error{Errc::bad_shape, "one choice for all heads of a layer wants heads of one length",
+                     (long long)first.size(), (long long)layer.heads[h].scores.size()};
+      for (std::size_t i = 0; i < first.size(); ++i) first[i] += layer.heads[h].scores[i];
+    }
+    for (float& x : first) x /= float(layer.heads.size());
+    for (std::size_t h = 1; h < layer.heads.size(); ++h) layer.heads[h].scores = first;
+    return Done{};
+  }
+
+  Guards guards_for(Index budget, const Abilities& can) const {
+    Guards g = guard.resolve(budget);
+    g.sinks = std::max({g.sinks, settings.at_least.sinks, can.shared_rows});
+    g.recent = std::max(g.recent, settings.at_least.recent);
+    return g;
+  }
+
+  /// Entries per KV head of the layers so far; then a plan for each layer that must give something up.
+  template <LayerView L>
+  Status budgets_of(const LayerCall<L>& call, State& st, std::vector<Plan>& made) const {
+    const auto here = std::find(st.compressed.begin(), st.compressed.end(), call.layer);
+    const std::size_t count = std::size_t(here - st.compressed.begin()) + 1;
+    if (settings.tolerance > 0) return plan_layer(call, st, call.layer, 0, made, &call);
+    if (call.now.phase == Phase::decode && st.layers[std::size_t(call.layer)].budget >= 0)
+      return plan_layer(call, st, call.layer, st.layers[std::size_t(call.layer)].budget, made, &call);
+
+    if constexpr (requires { guard.validate(call.now.budget); })
+      if (Status s = guard.validate(call.now.budget); !s) return s;
+    std::vector<LayerStat> stats(count);
+    for (std::size_t i = 0; i < count; ++i) stats[i] = st.layers[std::size_t(st.compressed[i])].stat;
+    std::vector<Index> budgets(count, 0);
+    const LayerBudgetCall ask{int(st.compressed.size()), stats, guards_for(call.now.budget, call.can),
+                              call.now.budget};
+    if (Status s = layers.allocate(ask, budgets); !s) return s;
+    for (std::size_t i = LayersPart::cascades ? 0 : count - 1; i < count; ++i) {
+      const int l = st.compressed[i];
+      if (Status s = plan_layer(call, st, l, budgets[i], made, l == call.layer ? &call : nullptr); !s)
+        return s;
+    }
+    for (std::size_t i = LayersPart::cascades ? 0 : count - 1; i < count; ++i)
+      st.layers[std::size_t(st.compressed[i])].budget = budgets[i];
+    return Done{};
+  }
+
+  /// The plan of one layer at `mean` entries per KV head. `view` is null for a layer that is cut again from its scores.
+  template <LayerView L>
+  Status plan_layer(const LayerCall<L>& call, State& st, int l, Index mean, std::vector<Plan>& made,
+                    const LayerCall<L>* view) const {
+    auto& layer = st.layers[std::size_t(l)];
+    const int n_heads = st.shape.kv_heads;
+    std::vector<Index> budgets(std::size_t(n_heads), mean);
+    if (settings.tolerance <= 0) {
+      std::vector<std::span<const float>> table;
+      Index longest = 0;
+      for (const auto& h : layer.heads) {
+        table.push_back(h.scores);
+        longest = std::max(longest, Index(h.scores.size()));
+      }
+      const Guards g = guards_for(mean, call.can);
+      if (longest > mean) {
+        if (g.sinks + g.recent > mean)
+          return Error{Errc::bad_budget,
+                       "the guarded entries (sinks and recent) do not fit in the budget of a head",
+                       g.sinks + g.recent, mean};
+        if (Status s = heads.allocate({table, g, mean, l}, budgets); !s) return s;
+      }
+    }
+    Plan plan{l, std::vector<HeadPlan>(std::size_t(n_heads)), std::vector<HeadCost>(std::size_t(n_heads))};
+    for (int h = 0; h < n_heads; ++h) {
+      auto& mine = layer.heads[std::size_t(h)];
+      HeadPlan& hp = plan.heads[std::size_t(h)];
+      const Index n = Index(mine.scores.size());
+      const Guards g = guards_for(mean, call.can);
+      const SelectCall ask{mine.scores,
+                           view ? std::span<const Pos>(view->view.head(h).pos) : std::span<const Pos>{},
+                           g,
+                           budgets[std::size_t(h)],
+                           layer.scratch,
+                           l,
+                           h};
+      if (settings.tolerance > 0) {
+        if (Status s = fit_tolerance(call, st, h, ask, hp); !s) return s;
+      } else if (n > ask.budget) {
+        if (Status s = choose(ask, call.can, hp.drop); !s) return s;
+      }
+      if (view) {
+        const auto& head = call.view.head(h);
+        auto c = context(call, st, h, head);
+        HeadCost& cost = plan.cost[std::size_t(h)];
+        cost = detail::sizes(head, hp);
+        if ((settings.account_loss || settings.tolerance > 0) && !hp.drop.empty())
+          if (Status s = detail::measure_loss(c, hp.drop, cost); !s) return s;
+        if (Status s = dispose.dispose(c, mine.scores, hp); !s) return s;
+        cost.after = n - Index(hp.drop.size());
+      } else {
+        plan.cost[std::size_t(h)].before = n;
+        plan.cost[std::size_t(h)].after = n - Index(hp.drop.size());
+      }
+#if defined(KVIST_CHECKED)
+      KVIST_ASSERT(kvist::check(hp, n, g).has_value());
+#endif
+    }
+    if (view || !plan.empty()) made.push_back(std::move(plan));
+    return Done{};
+  }
+
+  Status choose(const SelectCall& ask, const Abilities& can, std::vector<Index>& drop) const {
+    if (can.page > 1) return select_pages(ask, can.page, drop);
+    select.select(ask, drop);
+    return Done{};
+  }
+
+  /// The fewest entries of one head whose bound on the output's change stays within the tolerance, by bisection: the
+  /// bound that is compared (2 * mass * largest value norm) grows with every further entry given up.
+  template <LayerView L>
+  Status fit_tolerance(const LayerCall<L>& call, State& st, int h, SelectCall ask, HeadPlan& hp) const {
+    const auto& head = call.view.head(h);
+    auto c = context(call, st, h, head);
+    Index lo = std::min<Index>(std::max<Index>(ask.guards.sinks + ask.guards.recent, 1), ask.size()),
+          hi = ask.size();
+    while (lo < hi) {
+      ask.budget = lo + (hi - lo) / 2;
+      if (Status s = choose(ask, call.can, hp.drop); !s) return s;
+      HeadCost cost;
+      if (Status s = detail::measure_loss(c, hp.drop, cost); !s) return s;
+      if (cost.bound <= settings.tolerance) hi = ask.budget;
+      else lo = ask.budget + 1;
+    }
+    ask.budget = lo;
+    hp.drop.clear();
+    return lo < ask.size() ? choose(ask, call.can, hp.drop) : Status(Done{});
+  }
+
+  /// One choice for the whole sequence: once the last layer has been scored, the mean of all layers' scores decides.
+  template <LayerView L>
+  Status plan_sequence(const LayerCall<L>& call, State& st, std::vector<Plan>& out) const {
+    if (call.layer != st.compressed.back()) return Done{};
+    if (!settings.skip_layers.empty())
+      return Error{Errc::unsupported,
+                   "layers cannot be skipped where one choice holds for the whole sequence"};
+    auto& last = st.layers[std::size_t(call.layer)];
+    std::vector<float> sum(last.heads[0].scores.size(), 0.0f);
+    for (const auto& layer : st.layers) {
+      if (layer.heads[0].scores.size() != sum.size())
+        return Error{Errc::bad_shape, "one choice for the sequence wants layers of one length",
+                     (long long)sum.size(), (long long)layer.heads[0].scores.size()};
+      for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += layer.heads[0].scores[i];
+    }
+    const Guards g = guards_for(call.now.budget, call.can);
+    const SelectCall ask{sum, call.view.head(0).pos, g, call.now.budget, last.scratch, call.layer, 0};
+    std::vector<Index> drop;
+    if (ask.size() > ask.budget) {
+      if (g.sinks + g.recent > ask.budget)
+        return Error{Errc::bad_budget,
+                     "the guarded entries (sinks and recent) do not fit in the budget of a head",
+                     g.sinks + g.recent, ask.budget};
+      if (Status s = choose(ask, call.can, drop); !s) return s;
+    }
+    for (int l = 0; l < st.shape.layers; ++l) {
+      Plan p{l, std::vector<HeadPlan>(std::size_t(st.shape.kv_heads)),
+             std::vector<HeadCost>(std::size_t(st.shape.kv_heads))};
+      for (auto& h : p.heads) h.drop = drop;
+      for (auto& c : p.cost) c.before = ask.size(), c.after = ask.size() - Index(drop.size());
+      out.push_back(std::move(p));
+    }
+    return Done{};
+  }
+
+  template <LayerView L>
+  std::vector<HeadCost> costs(const LayerCall<L>& call) const {
+    std::vector<HeadCost> out;
+    for (int h = 0; h < call.view.heads(); ++h) out.push_back(detail::sizes(call.view.head(h), HeadPlan{}));
+    return out;
+  }
+};
+
+}  // namespace kvist::inline KVIST_ABI

@@ -1,0 +1,70 @@
+#pragma once
+// SPDX-License-Identifier: Apache-2.0
+#include <kvist/core/concepts.hpp>
+
+#include <memory>
+#include <utility>
+
+namespace kvist::inline KVIST_ABI {
+
+/// A store chosen at run time, at one virtual call per head and operation. Copies are explicit: clone().
+class AnyStore {
+ public:
+  template <class S>
+  requires(!std::same_as<S, AnyStore> && Store<S>) AnyStore(S store)
+      : p_(std::make_unique<Model<S>>(std::move(store))) {}
+
+  void append(const float* k, const float* v, Index n) { p_->append(k, v, n); }
+  void settle() { p_->settle(); }
+  void drop(std::span<const Index> rows) { p_->drop(rows); }
+  void truncate(Index n) { p_->truncate(n); }
+  void reserve(Index n) { p_->reserve(n); }
+  void write(Index i, const float* k, const float* v) { p_->write(i, k, v); }
+  Index size() const { return p_->size(); }
+  std::size_t bytes() const { return p_->bytes(); }
+  void attend(const AttendArgs& args, const AttnState& state) const { p_->attend(args, state); }
+  void read(Index first, Index n, float* k, float* v) const { p_->read(first, n, k, v); }
+  AnyRows keys() const { return p_->keys(); }
+  AnyRows values() const { return p_->values(); }
+  AnyStore clone() const { return AnyStore(p_->clone()); }
+
+ private:
+  struct Base {
+    virtual ~Base() = default;
+    virtual void append(const float*, const float*, Index) = 0;
+    virtual void settle() = 0;
+    virtual void drop(std::span<const Index>) = 0;
+    virtual void truncate(Index) = 0;
+    virtual void reserve(Index) = 0;
+    virtual void write(Index, const float*, const float*) = 0;
+    virtual Index size() const = 0;
+    virtual std::size_t bytes() const = 0;
+    virtual void attend(const AttendArgs&, const AttnState&) const = 0;
+    virtual void read(Index, Index, float*, float*) const = 0;
+    virtual AnyRows keys() const = 0;
+    virtual AnyRows values() const = 0;
+    virtual std::unique_ptr<Base> clone() const = 0;
+  };
+  template <class S>
+  struct Model final : Base {
+    S s;
+    explicit Model(S store) : s(std::move(store)) {}
+    void append(const float* k, const float* v, Index n) override { s.append(k, v, n); }
+    void settle() override { s.settle(); }
+    void drop(std::span<const Index> rows) override { s.drop(rows); }
+    void truncate(Index n) override { s.truncate(n); }
+    void reserve(Index n) override { s.reserve(n); }
+    void write(Index i, const float* k, const float* v) override { s.write(i, k, v); }
+    Index size() const override { return s.size(); }
+    std::size_t bytes() const override { return s.bytes(); }
+    void attend(const AttendArgs& args, const AttnState& state) const override { s.attend(args, state); }
+    void read(Index first, Index n, float* k, float* v) const override { s.read(first, n, k, v); }
+    AnyRows keys() const override { return s.keys(); }
+    AnyRows values() const override { return s.values(); }
+    std::unique_ptr<Base> clone() const override { return std::make_unique<Model>(s.clone()); }
+  };
+  explicit AnyStore(std::unique_ptr<Base> p) : p_(std::move(p)) {}
+  std::unique_ptr<Base> p_;
+};
+
+}  // namespace kvist::inline KVIST_ABI
