@@ -10,7 +10,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const auto value = kvist::Json::parse(std::string_view(reinterpret_cast<const char*>(data), size));
   if (!value)
     return value.error().got < 0 || value.error().got > static_cast<long long>(size) ? (std::abort(), 0) : 0;
-  const auto again = kvist::Json::parse(value->dump(size % 3));
+  const auto again = kvist::Json::parse(value->dump(int(size % 3)));
   if (!again || !(*again == *value)) std::abort();
   return 0;
 }
