@@ -14,6 +14,7 @@ enum class Needs : unsigned {
   column_sums =
       4,  ///< sums over the call's queries of their probabilities [G, n], and how many queries saw each entry
   max_query = 8,  ///< largest absolute query per channel over the call [G, dk]
+  rows = 16,  ///< what the last queries attended to: their probabilities, or the queries to make them from
 };
 constexpr Needs operator|(Needs a, Needs b) { return Needs(unsigned(a) | unsigned(b)); }
 constexpr Needs operator&(Needs a, Needs b) { return Needs(unsigned(a) & unsigned(b)); }
@@ -50,7 +51,8 @@ struct Evidence {
   Pos first_query = 0;  ///< position of the first of the w queries; the others follow it one by one
 
   Needs have() const {
-    return (probs ? Needs::probs : Needs::none) | (queries ? Needs::queries : Needs::none) |
+    return (probs ? Needs::probs | Needs::rows : Needs::none) |
+           (queries ? Needs::queries | Needs::rows : Needs::none) |
            (column_sums ? Needs::column_sums : Needs::none) | (max_query ? Needs::max_query : Needs::none);
   }
 };

@@ -10,14 +10,14 @@ namespace kvist::inline KVIST_ABI {
 namespace detail {
 
 /// Evidence that loss accounting adds to what the signal wants.
-inline constexpr Wants loss_wants{Needs::queries, Needs::queries, 32};
+inline constexpr Wants loss_wants{Needs::rows, Needs::rows, 32};
 
 /// Does the evidence of one head show what is wanted, in arrays that fit the head?
 inline Status check_evidence(const Evidence& e, Needs want, const Shape& shape, Index n) {
   if (!covers(e.have(), want))
     return Error{Errc::missing_evidence,
                  "the engine gave less evidence than wants() asks for (probs 1, queries 2, column sums 4, "
-                 "largest queries 8)",
+                 "largest queries 8, rows of either kind 16)",
                  (long long)want, (long long)e.have()};
   for (const Cube* c : {&e.probs, &e.queries, &e.column_sums, &e.max_query}) {
     if (*c && c->g != shape.group())

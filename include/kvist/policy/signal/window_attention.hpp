@@ -31,7 +31,7 @@ struct WindowAttention {
   bool reduce_after =
       false;  ///< pool each query head, then reduce; else reduce first (the two agree for mean and avg)
 
-  Wants wants() const { return {Needs::queries, Needs::queries, window}; }
+  Wants wants() const { return {Needs::rows, Needs::rows, window}; }
 
   Status validate(const Shape&) const {
     if (window < 1)
