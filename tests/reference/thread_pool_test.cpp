@@ -24,7 +24,8 @@ TEST_CASE("ThreadPool runs every index exactly once, with any number of threads"
   }
 }
 
-TEST_CASE("ThreadPool returns only when all work of a job is done, job after job", "[reference][ThreadPool]") {
+TEST_CASE("ThreadPool returns only when all work of a job is done, job after job",
+          "[reference][ThreadPool]") {
   ThreadPool pool(3);
   long total = 0;  // written by the caller only, from what the job left behind
   for (int round = 0; round < 2000; ++round) {

@@ -105,9 +105,9 @@ class ThreadPool {
 
   std::mutex mutex_;
   std::condition_variable wake_, done_;
-  Job* job_ = nullptr;        // null: closed
-  std::uint64_t jobs_ = 0;    // jobs opened so far
-  int at_work_ = 0;           // workers inside the open job
+  Job* job_ = nullptr;      // null: closed
+  std::uint64_t jobs_ = 0;  // jobs opened so far
+  int at_work_ = 0;         // workers inside the open job
   bool stop_ = false;
   std::atomic<bool> busy_{false};
   std::vector<std::thread> workers_;
