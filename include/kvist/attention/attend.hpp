@@ -1,0 +1,124 @@
+#pragma once
+// SPDX-License-Identifier: Apache-2.0
+#include <kvist/attention/range.hpp>
+#include <kvist/attention/state.hpp>
+#include <kvist/kernels/rows.hpp>
+#include <kvist/kernels/softmax.hpp>
+
+#include <algorithm>
+#include <limits>
+
+namespace kvist::inline KVIST_ABI {
+namespace detail {
+
+inline constexpr int attend_queries = 16;    // queries of one pass over the rows
+inline constexpr Index attend_tile = 128;    // entries between two updates of the softmax
+
+/// Soft cap and bias on one query's logits of `count` entries; bias_of(i) is that of the tile's entry i.
+template <class BiasOf>
+void shape_logits(float* logits, Index count, const AttendArgs& args, BiasOf bias_of) {
+  if (args.soft_cap > 0) kernels::soft_cap(logits, count, args.soft_cap);
+  if (args.bias != nullptr)
+    for (Index i = 0; i < count; ++i) logits[i] += bias_of(i);
+}
+
+/// Queries g .. g+group-1 of `args` as arguments of their own.
+inline AttendArgs part_of(const AttendArgs& args, int g, int group, int dim_k) {
+  AttendArgs a = args;
+  a.q += std::ptrdiff_t(g) * dim_k;
+  a.group = group;
+  if (a.logits != nullptr) a.logits += g * a.logits_stride;
+  return a;
+}
+
+inline AttnState part_of(const AttnState& s, int g, int group) {
+  return {group, s.dim_v, s.m + g, s.l + g, s.row(g)};
+}
+
+/// -infinity for every entry, before those that are seen are written.
+inline void hide_logits(const AttendArgs& args, Index first, Index count) {
+  if (args.logits == nullptr) return;
+  for (int g = 0; g < args.group; ++g)
+    std::fill_n(args.logits + g * args.logits_stride + first, count, -std::numeric_limits<float>::infinity());
+}
+
+template <RowView K, RowView V>
+void attend_range(const K& keys, const V& values, const AttendArgs& a, const AttnState& s) {
+  alignas(64) float logits[attend_queries][attend_tile];
+  const Index n = keys.size(), begin = std::clamp<Index>(a.first, 0, n);
+  hide_logits(a, 0, begin);
+  for (Index t = begin; t < n; t += attend_tile) {
+    const Index count = std::min(attend_tile, n - t);
+    for_each_run_in(keys, t, count, [&](auto run, Index at) {
+      kernels::dot_group(run, a.q, a.group, a.scale, &logits[0][at - t], attend_tile);
+    });
+    for (int g = 0; g < a.group; ++g) {
+      shape_logits(logits[g], count, a, [&](Index i) { return a.bias[t + i]; });
+      if (a.logits != nullptr) std::copy_n(logits[g], count, a.logits + g * a.logits_stride + t);
+      kernels::online_softmax(logits[g], count, s.m[g], s.l[g], s.row(g), s.dim_v);
+    }
+    for_each_run_in(values, t, count, [&](auto run, Index at) {
+      kernels::axpy_group(run, &logits[0][at - t], attend_tile, a.group, s.o);
+    });
+  }
+}
+
+template <RowView K, RowView V>
+void attend_only(const K& keys, const V& values, const AttendArgs& a, const AttnState& s) {
+  alignas(64) float logits[attend_queries][attend_tile];
+  const Index n = keys.size();
+  hide_logits(a, 0, n);
+  const std::size_t hidden = std::size_t(std::lower_bound(a.only.begin(), a.only.end(), a.first) - a.only.begin());
+  const std::span<const Index> only = a.only.subspan(hidden);
+  for (std::size_t t = 0; t < only.size(); t += std::size_t(attend_tile)) {
+    const std::span<const Index> rows = only.subspan(t, std::min(std::size_t(attend_tile), only.size() - t));
+    const Index count = Index(rows.size());
+    // f(first row, its place in the tile, how many follow one another)
+    const auto for_each_stretch = [&](auto f) {
+      for (Index i = 0, j = 0; i < count; i = j) {
+        for (j = i + 1; j < count && rows[std::size_t(j)] == rows[std::size_t(j - 1)] + 1;) ++j;
+        f(rows[std::size_t(i)], i, j - i);
+      }
+    };
+    for_each_stretch([&](Index row, Index place, Index length) {
+      for_each_run_in(keys, row, length, [&](auto run, Index at) {
+        kernels::dot_group(run, a.q, a.group, a.scale, &logits[0][place + at - row], attend_tile);
+      });
+    });
+    for (int g = 0; g < a.group; ++g) {
+      shape_logits(logits[g], count, a, [&](Index i) { return a.bias[rows[std::size_t(i)]]; });
+      if (a.logits != nullptr)
+        for (Index i = 0; i < count; ++i) a.logits[g * a.logits_stride + rows[std::size_t(i)]] = logits[g][i];
+      kernels::online_softmax(logits[g], count, s.m[g], s.l[g], s.row(g), s.dim_v);
+    }
+    for_each_stretch([&](Index row, Index place, Index length) {
+      for_each_run_in(values, row, length, [&](auto run, Index at) {
+        kernels::axpy_group(run, &logits[0][place + at - row], attend_tile, a.group, s.o);
+      });
+    });
+  }
+}
+
+}  // namespace detail
+
+/// Adds the attention of a query group over all entries of a head view to the state: logit = soft_cap(scale * q.k) +
+/// bias, then softmax and the weighted sum of values, in tiles, so that no array of n floats is needed. Each stored row
+/// is read once for up to 16 queries. Adds to the state, never clears it.
+///
+/// Honours `first` (entries before it are not seen) and `only` (just these rows, ascending); writes `logits` where
+/// wanted, -infinity for entries not seen. Keys [n, dk] and values [n, dv] may be any row views, paged and transposed
+/// ones and readers included. Cost: G*n*(dk + dv) multiply-adds; allocates nothing.
+/// Requires: keys.size() == values.size(), values.dim() == state.dim_v, args.group == state.group.
+template <RowView K, RowView V>
+void attend(const K& keys, const V& values, const AttendArgs& args, const AttnState& state) {
+  KVIST_ASSERT(keys.size() == values.size() && values.dim() == state.dim_v && args.group == state.group);
+  for (int g = 0; g < args.group; g += detail::attend_queries) {
+    const int group = std::min(detail::attend_queries, args.group - g);
+    const AttendArgs a = detail::part_of(args, g, group, keys.dim());
+    const AttnState s = detail::part_of(state, g, group);
+    if (args.only.empty()) detail::attend_range(keys, values, a, s);
+    else detail::attend_only(keys, values, a, s);
+  }
+}
+
+}  // namespace kvist::inline KVIST_ABI

@@ -1,0 +1,71 @@
+// The vector layer of AVX2 + FMA + F16C: eight f32 lanes.
+inline constexpr int N = 8;
+inline constexpr int registers = 8;
+
+using F = __m256;
+
+KVIST_INLINE F load(const float* p) { return _mm256_loadu_ps(p); }
+KVIST_INLINE F load(const f16* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+KVIST_INLINE F load(const bf16* p) {
+  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+}
+template <class T>
+KVIST_INLINE F load_part(const T* p, int n) {
+  T tmp[N] = {};
+  std::memcpy(tmp, p, std::size_t(n) * sizeof(T));
+  return load(tmp);
+}
+KVIST_INLINE void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+KVIST_INLINE void store(f16* p, F x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+KVIST_INLINE void store(bf16* p, F x) {
+  const __m256i b = _mm256_castps_si256(x);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(b, 16), _mm256_set1_epi32(1));
+  const __m256i even = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(b, odd), _mm256_set1_epi32(0x7fff)), 16);
+  const __m256i nan = _mm256_or_si256(_mm256_srli_epi32(b, 16), _mm256_set1_epi32(0x40));
+  const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  const __m256i r = _mm256_blendv_epi8(even, nan, is_nan);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(r, r), 0x08);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+}
+template <class T>
+KVIST_INLINE void store_part(T* p, F x, int n) {
+  T tmp[N];
+  store(tmp, x);
+  std::memcpy(p, tmp, std::size_t(n) * sizeof(T));
+}
+KVIST_INLINE F set1(float x) { return _mm256_set1_ps(x); }
+KVIST_INLINE F zero() { return _mm256_setzero_ps(); }
+KVIST_INLINE F add(F a, F b) { return _mm256_add_ps(a, b); }
+KVIST_INLINE F sub(F a, F b) { return _mm256_sub_ps(a, b); }
+KVIST_INLINE F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+KVIST_INLINE F div(F a, F b) { return _mm256_div_ps(a, b); }
+KVIST_INLINE F max(F a, F b) { return _mm256_max_ps(a, b); }
+KVIST_INLINE F min(F a, F b) { return _mm256_min_ps(a, b); }
+KVIST_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+KVIST_INLINE F fnma(F a, F b, F c) { return _mm256_fnmadd_ps(a, b, c); }
+KVIST_INLINE F abs(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+KVIST_INLINE F sqrt(F a) { return _mm256_sqrt_ps(a); }
+KVIST_INLINE float reduce_add(F a) {
+  __m128 x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+KVIST_INLINE float reduce_max(F a) {
+  __m128 x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+KVIST_INLINE F round_even(F a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+KVIST_INLINE F scale_by_pow2(F a, F n) {
+  const __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+  return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(e, 23)));
+}
+KVIST_INLINE F zero_below(F value, F x, F limit) {
+  return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), value);
+}
+KVIST_INLINE void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }

@@ -1,0 +1,68 @@
+// The vector layer of AVX-512 (F, BW, VL, DQ): sixteen f32 lanes.
+inline constexpr int N = 16;
+inline constexpr int registers = 16;
+
+using F = __m512;
+
+KVIST_INLINE __mmask16 lanes(int n) { return __mmask16((1u << n) - 1u); }  // the first n of 16
+
+KVIST_INLINE F load(const float* p) { return _mm512_loadu_ps(p); }
+KVIST_INLINE F load(const f16* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+KVIST_INLINE F widen_bf16(__m256i x) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+}
+KVIST_INLINE F load(const bf16* p) { return widen_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+KVIST_INLINE F load_part(const float* p, int n) { return _mm512_maskz_loadu_ps(lanes(n), p); }
+KVIST_INLINE F load_part(const f16* p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes(n), p)); }
+KVIST_INLINE F load_part(const bf16* p, int n) { return widen_bf16(_mm256_maskz_loadu_epi16(lanes(n), p)); }
+KVIST_INLINE __m256i narrow_bf16(F x) {
+  const __m512i b = _mm512_castps_si512(x);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(b, 16), _mm512_set1_epi32(1));
+  const __m512i even = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(b, odd), _mm512_set1_epi32(0x7fff)), 16);
+  const __m512i nan = _mm512_or_si512(_mm512_srli_epi32(b, 16), _mm512_set1_epi32(0x40));
+  return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(even, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), nan));
+}
+KVIST_INLINE void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+KVIST_INLINE void store(f16* p, F x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+KVIST_INLINE void store(bf16* p, F x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow_bf16(x)); }
+KVIST_INLINE void store_part(float* p, F x, int n) { _mm512_mask_storeu_ps(p, lanes(n), x); }
+KVIST_INLINE void store_part(f16* p, F x, int n) {
+  _mm256_mask_storeu_epi16(p, lanes(n), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+KVIST_INLINE void store_part(bf16* p, F x, int n) { _mm256_mask_storeu_epi16(p, lanes(n), narrow_bf16(x)); }
+KVIST_INLINE F set1(float x) { return _mm512_set1_ps(x); }
+KVIST_INLINE F zero() { return _mm512_setzero_ps(); }
+KVIST_INLINE F add(F a, F b) { return _mm512_add_ps(a, b); }
+KVIST_INLINE F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+KVIST_INLINE F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+KVIST_INLINE F div(F a, F b) { return _mm512_div_ps(a, b); }
+KVIST_INLINE F max(F a, F b) { return _mm512_max_ps(a, b); }
+KVIST_INLINE F min(F a, F b) { return _mm512_min_ps(a, b); }
+KVIST_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+KVIST_INLINE F fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }
+KVIST_INLINE F abs(F a) { return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), a); }
+KVIST_INLINE F sqrt(F a) { return _mm512_sqrt_ps(a); }
+KVIST_INLINE float reduce_add(F a) {
+  const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+  __m128 x = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+KVIST_INLINE float reduce_max(F a) {
+  const __m256 h = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+  __m128 x = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+KVIST_INLINE F round_even(F a) {
+  return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+KVIST_INLINE F scale_by_pow2(F a, F n) { return _mm512_scalef_ps(a, n); }
+KVIST_INLINE F zero_below(F value, F x, F limit) {
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), value);
+}
+KVIST_INLINE void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }

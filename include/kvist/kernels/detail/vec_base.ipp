@@ -1,0 +1,87 @@
+// The vector layer in plain C++: four lanes.
+inline constexpr int N = 4;          // f32 lanes of a vector
+inline constexpr int registers = 8;  // accumulators that a body may keep
+
+struct F {
+  float v[4];
+};
+
+template <class T>
+KVIST_INLINE F load(const T* p) {
+  return {{to_f32(p[0]), to_f32(p[1]), to_f32(p[2]), to_f32(p[3])}};
+}
+template <class T>
+KVIST_INLINE F load_part(const T* p, int n) {
+  F x{};
+  for (int i = 0; i < n; ++i) x.v[i] = to_f32(p[i]);
+  return x;
+}
+template <class T>
+KVIST_INLINE void store(T* p, F x) {
+  for (int i = 0; i < N; ++i) p[i] = from_f32<T>(x.v[i]);
+}
+template <class T>
+KVIST_INLINE void store_part(T* p, F x, int n) {
+  for (int i = 0; i < n; ++i) p[i] = from_f32<T>(x.v[i]);
+}
+template <class Op>
+KVIST_INLINE F each(F a, F b, Op op) {
+  F r;
+  for (int i = 0; i < N; ++i) r.v[i] = op(a.v[i], b.v[i]);
+  return r;
+}
+KVIST_INLINE F set1(float x) { return {{x, x, x, x}}; }
+KVIST_INLINE F zero() { return set1(0); }
+KVIST_INLINE F add(F a, F b) {
+  return each(a, b, [](float x, float y) { return x + y; });
+}
+KVIST_INLINE F sub(F a, F b) {
+  return each(a, b, [](float x, float y) { return x - y; });
+}
+KVIST_INLINE F mul(F a, F b) {
+  return each(a, b, [](float x, float y) { return x * y; });
+}
+KVIST_INLINE F div(F a, F b) {
+  return each(a, b, [](float x, float y) { return x / y; });
+}
+KVIST_INLINE F max(F a, F b) {
+  return each(a, b, [](float x, float y) { return x > y ? x : y; });
+}
+KVIST_INLINE F min(F a, F b) {
+  return each(a, b, [](float x, float y) { return x < y ? x : y; });
+}
+/// a * b + c
+KVIST_INLINE F fma(F a, F b, F c) { return add(mul(a, b), c); }
+/// c - a * b
+KVIST_INLINE F fnma(F a, F b, F c) { return sub(c, mul(a, b)); }
+KVIST_INLINE F abs(F a) {
+  F r;
+  for (int i = 0; i < N; ++i) r.v[i] = std::fabs(a.v[i]);
+  return r;
+}
+KVIST_INLINE F sqrt(F a) {
+  F r;
+  for (int i = 0; i < N; ++i) r.v[i] = std::sqrt(a.v[i]);
+  return r;
+}
+KVIST_INLINE float reduce_add(F a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
+KVIST_INLINE float reduce_max(F a) { return std::max(std::max(a.v[0], a.v[2]), std::max(a.v[1], a.v[3])); }
+KVIST_INLINE F round_even(F a) {
+  F r;
+  for (int i = 0; i < N; ++i) r.v[i] = std::nearbyint(a.v[i]);
+  return r;
+}
+/// a * 2^n for integral n in [-126, 127]
+KVIST_INLINE F scale_by_pow2(F a, F n) {
+  F r;
+  for (int i = 0; i < N; ++i)
+    r.v[i] = a.v[i] * std::bit_cast<float>(std::uint32_t(std::int32_t(n.v[i]) + 127) << 23);
+  return r;
+}
+/// x >= limit ? value : 0, a NaN in x gives value
+KVIST_INLINE F zero_below(F value, F x, F limit) {
+  F r;
+  for (int i = 0; i < N; ++i) r.v[i] = x.v[i] < limit.v[i] ? 0.0f : value.v[i];
+  return r;
+}
+KVIST_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
