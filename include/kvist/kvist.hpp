@@ -2,7 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Everything but reference/ and io/ (which need Eigen and fmt).
 
+#include <kvist/attention/attend.hpp>
+#include <kvist/attention/range.hpp>
 #include <kvist/attention/state.hpp>
+#include <kvist/attention/tap.hpp>
 #include <kvist/cache/cache.hpp>
 #include <kvist/cache/head_cache.hpp>
 #include <kvist/core/assert.hpp>
@@ -17,6 +20,10 @@
 #include <kvist/core/types.hpp>
 #include <kvist/core/utf8.hpp>
 #include <kvist/core/version.hpp>
+#include <kvist/kernels/dispatch.hpp>
+#include <kvist/kernels/rows.hpp>
+#include <kvist/kernels/select.hpp>
+#include <kvist/kernels/softmax.hpp>
 #include <kvist/methods/all.hpp>
 #include <kvist/methods/anchors.hpp>
 #include <kvist/methods/full.hpp>
@@ -47,6 +54,8 @@
 #include <kvist/policy/signal/uniform_random.hpp>
 #include <kvist/policy/signal/window_attention.hpp>
 #include <kvist/storage/any_store.hpp>
+#include <kvist/storage/buffer.hpp>
+#include <kvist/storage/store/dense.hpp>
 #include <kvist/view/evidence.hpp>
 #include <kvist/view/head.hpp>
 #include <kvist/view/rope.hpp>
