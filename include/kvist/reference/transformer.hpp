@@ -151,8 +151,8 @@ class Transformer {
   detail::Floats gate_, up_;                // [n, ffn_width]
   detail::Floats turned_q_, turned_k_;      // q and k turned by slot, for compact caches
   detail::Floats logits_;
-  std::vector<detail::Floats> past_k_, past_v_;  // [kv_heads] of [entries, d]
-  std::vector<PastRows> past_;                   // [kv_heads]
+  std::vector<detail::Floats> past_k_, past_v_, past_bias_;  // [kv_heads] of [entries, d]
+  std::vector<PastRows> past_;                               // [kv_heads]
 };
 
 }  // namespace kvist::inline KVIST_ABI

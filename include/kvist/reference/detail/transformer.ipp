@@ -144,6 +144,7 @@ Status Transformer<E>::attend_many(int layer, Index n, Pos first, C& cache, cons
   // the past rows of each head
   past_k_.resize(heads);
   past_v_.resize(heads);
+  past_bias_.resize(heads);
   past_.assign(heads, PastRows{});
   Index longest = 0;
   for (int h = 0; h < s.kv_heads; ++h) {
@@ -157,7 +158,10 @@ Status Transformer<E>::attend_many(int layer, Index n, Pos first, C& cache, cons
     cache.read(layer, h, Index{0}, past.n, pk.data(), pv.data());
     past.k = pk.data();
     past.v = pv.data();
-    if (const std::span<const float> bias = cache.bias(layer, h); !bias.empty()) past.bias = bias.data();
+    // a copy: what the span points to may be made anew for the next head
+    const std::span<const float> bias = cache.bias(layer, h);
+    past_bias_[std::size_t(h)].assign(bias.begin(), bias.end());
+    if (!bias.empty()) past.bias = past_bias_[std::size_t(h)].data();
   }
 
   const float *q = q_.data(), *k = k_.data();
