@@ -4,5 +4,6 @@
 #include <kvist/methods/anchors.hpp>
 #include <kvist/methods/full.hpp>
 #include <kvist/methods/h2o.hpp>
+#include <kvist/methods/lazy_eviction.hpp>
 #include <kvist/methods/snapkv.hpp>
 #include <kvist/methods/streaming_llm.hpp>
