@@ -1,0 +1,73 @@
+#pragma once
+// SPDX-License-Identifier: Apache-2.0
+#include <kvist/core/plan.hpp>
+#include <kvist/view/mutable_rows.hpp>
+
+#include <algorithm>
+#include <span>
+#include <vector>
+
+namespace kvist::inline KVIST_ABI {
+
+/// Carries out a head's plan in the engine's own memory: blends are written to their destinations, then the survivors
+/// are packed into rows 0 .. kept-1 in their order; `pos` is packed alike. What pages then hold no row is free_pages'
+/// and the engine's business: pages after ceil(kept / page) are empty.
+///
+/// Rows below `shared_rows` (a prefix that other sequences use) are neither written nor moved. `log_weight` [n] receives
+/// the weights that blends state and is packed with the rows; it may be empty where the plan states none.
+/// Returns how many rows stay. Fails with, before anything has changed: bad_shape where the plan does not fit the rows
+/// (check) or names shared rows, unsupported where it moves entries to other tiers or states weights that have no place.
+template <Scalar K, Scalar V>
+Result<Index> apply_in_place(const HeadPlan& plan, const MutableRows<K>& keys, const MutableRows<V>& values,
+                             std::span<Pos> pos, std::span<float> log_weight = {}, Index shared_rows = 0) {
+  const Index n = keys.n;
+  if (values.n != n || Index(pos.size()) != n)
+    return Error{Errc::bad_shape, "keys, values and positions of a head must be equally many", n,
+                 (long long)pos.size()};
+  if (Status s = check(plan, n, {shared_rows, 0}); !s) return s.error();
+  if (!plan.move.empty())
+    return Error{Errc::unsupported, "one block of memory has no other tier to move entries to"};
+  for (const Self& s : plan.self) {
+    if (s.dst < shared_rows)
+      return Error{Errc::bad_shape, "a shared row would be written", shared_rows, s.dst};
+    if (s.log_weight != 0 && Index(log_weight.size()) != n)
+      return Error{Errc::unsupported, "the plan gives entries a weight and there is no array to hold it", n,
+                   (long long)log_weight.size()};
+  }
+  const std::size_t dk = std::size_t(keys.d), dv = std::size_t(values.d);
+  std::vector<float> k(plan.self.size() * dk), v(plan.self.size() * dv), from_k(dk), from_v(dv);
+  // All sums first, then all writes: a source is never read after it has changed.
+  for (std::size_t i = 0; i < plan.self.size(); ++i) {
+    const Self& self = plan.self[i];
+    keys.read(self.dst, std::span(k).subspan(i * dk, dk));
+    values.read(self.dst, std::span(v).subspan(i * dv, dv));
+    for (std::size_t c = 0; c < dk; ++c) k[i * dk + c] *= self.wk;
+    for (std::size_t c = 0; c < dv; ++c) v[i * dv + c] *= self.wv;
+  }
+  for (const Blend& b : plan.blend) {
+    const auto self = std::lower_bound(plan.self.begin(), plan.self.end(), b.dst,
+                                       [](const Self& s, Index dst) { return s.dst < dst; });
+    const std::size_t i = std::size_t(self - plan.self.begin());
+    keys.read(b.src, from_k);
+    values.read(b.src, from_v);
+    for (std::size_t c = 0; c < dk; ++c) k[i * dk + c] += b.wk * from_k[c];
+    for (std::size_t c = 0; c < dv; ++c) v[i * dv + c] += b.wv * from_v[c];
+  }
+  for (std::size_t i = 0; i < plan.self.size(); ++i) {
+    const Self& self = plan.self[i];
+    if (self.wk != 1 || std::any_of(plan.blend.begin(), plan.blend.end(),
+                                    [&](const Blend& b) { return b.dst == self.dst && b.wk != 0; }))
+      keys.write(self.dst, std::span<const float>(k).subspan(i * dk, dk));  // untouched keys keep their bits
+    values.write(self.dst, std::span<const float>(v).subspan(i * dv, dv));
+    if (!log_weight.empty()) log_weight[std::size_t(self.dst)] = self.log_weight;
+  }
+  for (const RowMove& m : pack_moves(plan, n)) {
+    keys.copy(m.from, m.to);
+    values.copy(m.from, m.to);
+    pos[std::size_t(m.to)] = pos[std::size_t(m.from)];
+    if (!log_weight.empty()) log_weight[std::size_t(m.to)] = log_weight[std::size_t(m.from)];
+  }
+  return n - Index(plan.drop.size());
+}
+
+}  // namespace kvist::inline KVIST_ABI
