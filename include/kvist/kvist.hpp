@@ -1,11 +1,13 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
-// Everything but reference/ and io/ (which need Eigen and fmt).
+// Everything but reference/ and io/ (which need Eigen and fmt), and methods/{registry,spec,stores}.hpp: choice by name at
+// run time instantiates every method, which only tools want to compile.
 
 #include <kvist/attention/attend.hpp>
 #include <kvist/attention/range.hpp>
 #include <kvist/attention/state.hpp>
 #include <kvist/attention/tap.hpp>
+#include <kvist/cache/apply_in_place.hpp>
 #include <kvist/cache/cache.hpp>
 #include <kvist/cache/head_cache.hpp>
 #include <kvist/core/assert.hpp>
@@ -31,10 +33,7 @@
 #include <kvist/methods/info.hpp>
 #include <kvist/methods/method.hpp>
 #include <kvist/methods/options.hpp>
-#include <kvist/methods/registry.hpp>
 #include <kvist/methods/snapkv.hpp>
-#include <kvist/methods/spec.hpp>
-#include <kvist/methods/stores.hpp>
 #include <kvist/methods/streaming_llm.hpp>
 #include <kvist/policy/any_policy.hpp>
 #include <kvist/policy/budget/budget.hpp>
@@ -58,5 +57,6 @@
 #include <kvist/storage/store/dense.hpp>
 #include <kvist/view/evidence.hpp>
 #include <kvist/view/head.hpp>
+#include <kvist/view/mutable_rows.hpp>
 #include <kvist/view/rope.hpp>
 #include <kvist/view/rows.hpp>
