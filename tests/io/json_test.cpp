@@ -193,6 +193,22 @@ TEST_CASE("Json writes on one line or indented and reads both back the same", "[
   CHECK(*Json::parse(j.dump(4)) == j);
 }
 
+TEST_CASE("Json values are copied whole, moved, and assigned from their own parts", "[io][Json]") {
+  Json a = Json::object({{"x", Json::array({1, "two", 3.5})}, {"y", false}});
+  Json b = a;
+  b.set("y", true);
+  CHECK_FALSE(a["y"].as_bool(true));
+  CHECK_FALSE(a == b);
+  Json c = std::move(b);
+  CHECK(c["x"] == a["x"]);
+  a = Json(a["x"]);
+  CHECK(a.dump() == R"([1,"two",3.5])");
+  c = std::move(*c.find("x"));
+  CHECK(c == a);
+  CHECK(Json(1) != Json(1.0));
+  CHECK(Json(std::nan("")) != Json(std::nan("")));
+}
+
 TEST_CASE("Every proper prefix of a JSON document is refused", "[io][Json]") {
   const std::string text = R"({"a":[1,2.5e-3,"x\u00e9\ud83d\ude00\n",{"b":null}],"c":true})";
   REQUIRE(Json::parse(text).has_value());

@@ -5,11 +5,11 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 #include <vector>
 
 namespace kvist::inline KVIST_ABI {
@@ -25,7 +25,7 @@ class Json {
  public:
   enum class Kind : std::uint8_t { null, boolean, integer, number, string, array, object };
 
-  Json();  // the special members are defined where JsonMember is complete
+  Json();  // the special members are defined where Content is complete
   Json(const Json&);
   Json(Json&&) noexcept;
   Json& operator=(const Json&);
@@ -63,7 +63,7 @@ class Json {
   /// bytes that are not valid UTF-8 become U+FFFD.
   std::string dump(int indent = 0) const;
 
-  Kind kind() const { return static_cast<Kind>(value_.index()); }
+  Kind kind() const { return kind_; }
   bool is_null() const { return kind() == Kind::null; }
   bool is_bool() const { return kind() == Kind::boolean; }
   bool is_integer() const { return kind() == Kind::integer; }
@@ -103,14 +103,16 @@ class Json {
   friend bool operator==(const Json&, const Json&);
 
  private:
-  using Array = std::vector<Json>;
-  using Object = std::vector<JsonMember>;
+  struct Content;  // what is not held in a word: a string, elements, members
 
+  explicit Json(Kind kind);
   const Json& at(std::size_t index) const;
   static const Json& none();
   void write(std::string& out, int indent, int depth) const;
 
-  std::variant<std::monostate, bool, std::int64_t, double, std::string, Array, Object> value_;
+  Kind kind_ = Kind::null;
+  std::uint64_t word_ = 0;  // a boolean, an integer or the bits of a double
+  std::unique_ptr<Content> content_;
 };
 
 /// A named value of an object.

@@ -5,6 +5,7 @@
 #include <kvist/io/json.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
 #include <cmath>
 
@@ -267,44 +268,64 @@ inline void write_json_double(std::string& out, double value) {
 
 }  // namespace detail
 
+struct Json::Content {
+  std::string text;
+  std::vector<Json> elements;
+  std::vector<JsonMember> members;
+};
+
 inline Json::Json() = default;
-inline Json::Json(const Json&) = default;
-inline Json::Json(Json&&) noexcept = default;
-inline Json& Json::operator=(const Json&) = default;
-inline Json& Json::operator=(Json&&) noexcept = default;
+inline Json::Json(Kind kind) : kind_(kind), content_(std::make_unique<Content>()) {}
+inline Json::Json(const Json& other)
+    : kind_(other.kind_),
+      word_(other.word_),
+      content_(other.content_ ? std::make_unique<Content>(*other.content_) : nullptr) {}
+inline Json::Json(Json&& other) noexcept
+    : kind_(std::exchange(other.kind_, Kind::null)), word_(other.word_), content_(std::move(other.content_)) {}
+inline Json& Json::operator=(const Json& other) { return *this = Json(other); }
+inline Json& Json::operator=(Json&& other) noexcept {
+  Json taken(std::move(other));  // also where `other` is a part of this value
+  std::swap(kind_, taken.kind_);
+  std::swap(word_, taken.word_);
+  std::swap(content_, taken.content_);
+  return *this;
+}
 inline Json::~Json() = default;
 
 template <std::same_as<bool> B>
-Json::Json(B value) : value_(value) {}
+Json::Json(B value) : kind_(Kind::boolean), word_(value) {}
 
 template <std::integral I>
 requires(!std::same_as<I, bool>) Json::Json(I value) {
-  if (std::in_range<std::int64_t>(value)) value_ = static_cast<std::int64_t>(value);
-  else value_ = static_cast<double>(value);
+  if (std::in_range<std::int64_t>(value)) {
+    kind_ = Kind::integer;
+    word_ = static_cast<std::uint64_t>(static_cast<std::int64_t>(value));
+  } else {
+    *this = Json(static_cast<double>(value));
+  }
 }
 
-inline Json::Json(double value) : value_(value) {}
-inline Json::Json(std::string text) : value_(std::move(text)) {}
+inline Json::Json(double value) : kind_(Kind::number), word_(std::bit_cast<std::uint64_t>(value)) {}
+inline Json::Json(std::string text) : Json(Kind::string) { content_->text = std::move(text); }
 
 template <class T>
-Json::Json(std::span<const T> values) : value_(Array()) {
-  Array& array = *std::get_if<Array>(&value_);
-  array.reserve(values.size());
-  for (const T& value : values) array.push_back(Json(value));
+Json::Json(std::span<const T> values) : Json(Kind::array) {
+  content_->elements.reserve(values.size());
+  for (const T& value : values) content_->elements.push_back(Json(value));
 }
 
-inline Json Json::array() { return array(std::vector<Json>()); }
-inline Json Json::object() { return object(std::vector<JsonMember>()); }
+inline Json Json::array() { return Json(Kind::array); }
+inline Json Json::object() { return Json(Kind::object); }
 
 inline Json Json::array(std::vector<Json> values) {
-  Json out;
-  out.value_ = std::move(values);
+  Json out(Kind::array);
+  out.content_->elements = std::move(values);
   return out;
 }
 
 inline Json Json::object(std::vector<JsonMember> members) {
-  Json out;
-  out.value_ = std::move(members);
+  Json out(Kind::object);
+  out.content_->members = std::move(members);
   return out;
 }
 
@@ -328,21 +349,21 @@ inline void Json::write(std::string& out, int indent, int depth) const {
       out += "null";
       return;
     case Kind::boolean:
-      out += std::get<bool>(value_) ? "true" : "false";
+      out += word_ != 0 ? "true" : "false";
       return;
     case Kind::integer: {
       char buffer[24];
-      out.append(buffer, std::to_chars(buffer, buffer + sizeof buffer, std::get<std::int64_t>(value_)).ptr);
+      out.append(buffer, std::to_chars(buffer, buffer + sizeof buffer, static_cast<std::int64_t>(word_)).ptr);
       return;
     }
     case Kind::number:
-      detail::write_json_double(out, std::get<double>(value_));
+      detail::write_json_double(out, std::bit_cast<double>(word_));
       return;
     case Kind::string:
-      detail::write_json_string(out, std::get<std::string>(value_));
+      detail::write_json_string(out, content_->text);
       return;
     case Kind::array: {
-      const Array& array = std::get<Array>(value_);
+      const std::span<const Json> array = elements();
       const bool lines = indent > 0 && std::any_of(array.begin(), array.end(), [](const Json& element) {
                            return element.is_array() || element.is_object();
                          });
@@ -358,7 +379,7 @@ inline void Json::write(std::string& out, int indent, int depth) const {
       return;
     }
     case Kind::object: {
-      const Object& object = std::get<Object>(value_);
+      const std::span<const JsonMember> object = members();
       out.push_back('{');
       for (std::size_t i = 0; i < object.size(); ++i) {
         if (i > 0) out.push_back(',');
@@ -374,38 +395,31 @@ inline void Json::write(std::string& out, int indent, int depth) const {
   }
 }
 
-inline bool Json::as_bool(bool fallback) const {
-  const bool* value = std::get_if<bool>(&value_);
-  return value ? *value : fallback;
-}
+inline bool Json::as_bool(bool fallback) const { return is_bool() ? word_ != 0 : fallback; }
 
 inline std::int64_t Json::as_int(std::int64_t fallback) const {
-  if (const std::int64_t* value = std::get_if<std::int64_t>(&value_)) return *value;
-  if (const double* value = std::get_if<double>(&value_))
-    if (*value >= -0x1p63 && *value < 0x1p63 && *value == std::floor(*value))
-      return static_cast<std::int64_t>(*value);
-  return fallback;
+  if (is_integer()) return static_cast<std::int64_t>(word_);
+  if (!is_number()) return fallback;
+  const double value = as_double();
+  const bool fits = value >= -0x1p63 && value < 0x1p63 && value == std::floor(value);
+  return fits ? static_cast<std::int64_t>(value) : fallback;
 }
 
 inline double Json::as_double(double fallback) const {
-  if (const double* value = std::get_if<double>(&value_)) return *value;
-  if (const std::int64_t* value = std::get_if<std::int64_t>(&value_)) return static_cast<double>(*value);
-  return fallback;
+  if (is_integer()) return static_cast<double>(static_cast<std::int64_t>(word_));
+  return is_number() ? std::bit_cast<double>(word_) : fallback;
 }
 
 inline std::string_view Json::as_string(std::string_view fallback) const {
-  const std::string* value = std::get_if<std::string>(&value_);
-  return value ? std::string_view(*value) : fallback;
+  return is_string() ? std::string_view(content_->text) : fallback;
 }
 
 inline std::span<const Json> Json::elements() const {
-  const Array* array = std::get_if<Array>(&value_);
-  return array ? std::span<const Json>(*array) : std::span<const Json>();
+  return is_array() ? std::span<const Json>(content_->elements) : std::span<const Json>();
 }
 
 inline std::span<const JsonMember> Json::members() const {
-  const Object* object = std::get_if<Object>(&value_);
-  return object ? std::span<const JsonMember>(*object) : std::span<const JsonMember>();
+  return is_object() ? std::span<const JsonMember>(content_->members) : std::span<const JsonMember>();
 }
 
 inline std::size_t Json::size() const { return is_array() ? elements().size() : members().size(); }
@@ -434,22 +448,32 @@ inline const Json& Json::at(std::size_t index) const {
 }
 
 inline Json& Json::push_back(Json value) {
-  if (is_null()) value_ = Array();
+  if (is_null()) *this = array();
   KVIST_ASSERT(is_array());
-  Array& array = *std::get_if<Array>(&value_);
-  array.push_back(std::move(value));
-  return array.back();
+  return content_->elements.emplace_back(std::move(value));
 }
 
 inline Json& Json::set(std::string_view name, Json value) {
-  if (is_null()) value_ = Object();
+  if (is_null()) *this = object();
   KVIST_ASSERT(is_object());
   if (Json* old = find(name)) return *old = std::move(value);
-  Object& object = *std::get_if<Object>(&value_);
-  object.push_back({std::string(name), std::move(value)});
-  return object.back().value;
+  return content_->members.emplace_back(JsonMember{std::string(name), std::move(value)}).value;
 }
 
-inline bool operator==(const Json& a, const Json& b) { return a.value_ == b.value_; }
+inline bool operator==(const Json& a, const Json& b) {
+  if (a.kind() != b.kind()) return false;
+  switch (a.kind()) {
+    case Json::Kind::number:
+      return a.as_double() == b.as_double();
+    case Json::Kind::string:
+      return a.as_string() == b.as_string();
+    case Json::Kind::array:
+      return std::equal(a.elements().begin(), a.elements().end(), b.elements().begin(), b.elements().end());
+    case Json::Kind::object:
+      return std::equal(a.members().begin(), a.members().end(), b.members().begin(), b.members().end());
+    default:
+      return a.word_ == b.word_;
+  }
+}
 
 }  // namespace kvist::inline KVIST_ABI
