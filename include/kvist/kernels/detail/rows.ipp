@@ -116,32 +116,32 @@ inline void dot_group(const Rows<T>& run, const float* q, int group, float scale
   if (group - g == 1) dot_g<T, 1>(run, rest, scale, o, out_stride);
 }
 
-// o[g, 0 .. C*N) += sum_i w[g, i] row[i] for token-major rows, C vectors of channels and G queries.
-template <class T, int C, int G, bool Part>
+// o[g, 0 .. W*N) += sum_i w[g, i] row[i] for token-major rows, W vectors of channels and G queries.
+template <class T, int W, int G, bool Part>
 KVIST_INLINE void axpy_cols(const T* row, std::ptrdiff_t stride, Index n, const float* w, std::ptrdiff_t w_stride, float* o,
                             std::ptrdiff_t o_stride, int part) {
-  F acc[G][C];
+  F acc[G][W];
   KVIST_UNROLL
   for (int g = 0; g < G; ++g) {
     KVIST_UNROLL
-    for (int c = 0; c < C; ++c)
+    for (int c = 0; c < W; ++c)
       acc[g][c] = Part ? load_part(o + g * o_stride, part) : load(o + g * o_stride + c * N);
   }
   for (Index i = 0; i < n; ++i) {
-    F v[C];
+    F v[W];
     KVIST_UNROLL
-    for (int c = 0; c < C; ++c) v[c] = Part ? load_part(row + i * stride, part) : load(row + i * stride + c * N);
+    for (int c = 0; c < W; ++c) v[c] = Part ? load_part(row + i * stride, part) : load(row + i * stride + c * N);
     KVIST_UNROLL
     for (int g = 0; g < G; ++g) {
       const F p = set1(w[g * w_stride + i]);
       KVIST_UNROLL
-      for (int c = 0; c < C; ++c) acc[g][c] = fma(v[c], p, acc[g][c]);
+      for (int c = 0; c < W; ++c) acc[g][c] = fma(v[c], p, acc[g][c]);
     }
   }
   KVIST_UNROLL
   for (int g = 0; g < G; ++g) {
     KVIST_UNROLL
-    for (int c = 0; c < C; ++c) {
+    for (int c = 0; c < W; ++c) {
       if (Part) store_part(o + g * o_stride, acc[g][c], part);
       else store(o + g * o_stride + c * N, acc[g][c]);
     }
@@ -172,11 +172,11 @@ KVIST_INLINE void axpy_lane(const T* x, Index n, const float* w, std::ptrdiff_t 
 
 template <class T, int G>
 inline void axpy_g(const Rows<T>& run, const float* w, std::ptrdiff_t w_stride, float* o) {
-  constexpr int C = registers / G >= 4 ? 4 : registers / G >= 2 ? 2 : 1;
+  constexpr int W = registers / G >= 4 ? 4 : registers / G >= 2 ? 2 : 1;
   const int d = run.d;
   int c = 0;
   if (run.channel_stride == 1) {
-    for (; c + C * N <= d; c += C * N) axpy_cols<T, C, G, false>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, 0);
+    for (; c + W * N <= d; c += W * N) axpy_cols<T, W, G, false>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, 0);
     for (; c + N <= d; c += N) axpy_cols<T, 1, G, false>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, 0);
     if (c < d) axpy_cols<T, 1, G, true>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, d - c);
   } else if (run.stride == 1) {

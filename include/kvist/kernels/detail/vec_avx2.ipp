@@ -69,3 +69,35 @@ KVIST_INLINE F zero_below(F value, F x, F limit) {
   return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), value);
 }
 KVIST_INLINE void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+
+// Bytes: a register holds N words of four codes, or N sums. vpmaddubsw saturates at 16 bits, so planes are shifted down
+// to 0..15 first, and 8-bit codes are multiplied with their sign moved to the other factor (|code - 128| <= 128, and
+// 128 * 127 * 2 still fits).
+using C = __m256i;
+using I = __m256i;
+inline constexpr int dot_centre = 128;  // dot4 of 8-bit codes takes this off each code
+KVIST_INLINE constexpr float plane_scale(int, int) { return 1.0f; }
+
+KVIST_INLINE C load_codes(const std::uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+KVIST_INLINE C plane(C x, int bits, int p) {
+  if (bits == 8) return _mm256_xor_si256(x, _mm256_set1_epi8(-128));
+  return _mm256_and_si256(_mm256_srli_epi16(x, p * bits), _mm256_set1_epi8(char((1 << bits) - 1)));
+}
+KVIST_INLINE C broadcast4(const std::int8_t* q) {
+  int w;
+  std::memcpy(&w, q, 4);
+  return _mm256_set1_epi32(w);
+}
+template <int Bits>
+KVIST_INLINE I dot4(I acc, C codes, C q) {
+  const __m256i pairs = Bits == 8 ? _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(q, codes))
+                                  : _mm256_maddubs_epi16(codes, q);
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+KVIST_INLINE I izero() { return _mm256_setzero_si256(); }
+KVIST_INLINE F to_f(I x) { return _mm256_cvtepi32_ps(x); }
+KVIST_INLINE void store_bytes(std::int8_t* p, F x) {
+  const __m256i i = _mm256_cvtps_epi32(x);
+  const __m128i h = _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(h, h));
+}

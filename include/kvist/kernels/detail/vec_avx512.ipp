@@ -66,3 +66,54 @@ KVIST_INLINE F zero_below(F value, F x, F limit) {
   return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), value);
 }
 KVIST_INLINE void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+
+// Bytes: a register holds N words of four codes, or N sums.
+using C = __m512i;
+using I = __m512i;
+KVIST_INLINE C load_codes(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
+KVIST_INLINE C broadcast4(const std::int8_t* q) {
+  int w;
+  std::memcpy(&w, q, 4);
+  return _mm512_set1_epi32(w);
+}
+#if defined(KVIST_DETAIL_VNNI)
+inline constexpr int dot_centre = 0;
+// No shift: the plane stays where it is in its byte, and the sum is divided instead.
+KVIST_INLINE constexpr float plane_scale(int bits, int p) { return 1.0f / float(1 << (bits * p)); }
+KVIST_INLINE C plane(C x, int bits, int p) {
+  return bits == 8 ? x : _mm512_and_si512(x, _mm512_set1_epi8(char(((1 << bits) - 1) << (p * bits))));
+}
+template <int Bits>
+KVIST_INLINE I dot4(I acc, C codes, C q) {
+#if defined(__GNUC__) && !defined(__clang__)
+  // GCC 12 copies the accumulator around the intrinsic and spills; written like this it does not
+  asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(codes), "v"(q));
+  return acc;
+#else
+  return _mm512_dpbusd_epi32(acc, codes, q);
+#endif
+}
+#else
+inline constexpr int dot_centre = 128;
+KVIST_INLINE constexpr float plane_scale(int, int) { return 1.0f; }
+KVIST_INLINE C plane(C x, int bits, int p) {
+  if (bits == 8) return _mm512_xor_si512(x, _mm512_set1_epi8(-128));
+  return _mm512_and_si512(_mm512_srl_epi16(x, _mm_cvtsi32_si128(p * bits)), _mm512_set1_epi8(char((1 << bits) - 1)));
+}
+template <int Bits>
+KVIST_INLINE I dot4(I acc, C codes, C q) {
+  __m512i pairs;
+  if constexpr (Bits == 8) {
+    const __m512i turned = _mm512_mask_sub_epi8(q, _mm512_movepi8_mask(codes), _mm512_setzero_si512(), q);
+    pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(codes), turned);
+  } else {
+    pairs = _mm512_maddubs_epi16(codes, q);
+  }
+  return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+}
+#endif
+KVIST_INLINE I izero() { return _mm512_setzero_si512(); }
+KVIST_INLINE F to_f(I x) { return _mm512_cvtepi32_ps(x); }
+KVIST_INLINE void store_bytes(std::int8_t* p, F x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
+}

@@ -85,3 +85,42 @@ KVIST_INLINE F zero_below(F value, F x, F limit) {
   return r;
 }
 KVIST_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
+
+// Bytes: C holds N words of four codes, I holds N sums.
+struct C {
+  std::uint8_t b[16];
+};
+struct I {
+  std::int32_t v[4];
+};
+inline constexpr int dot_centre = 128;  // dot4 of 8-bit codes takes this off each code
+KVIST_INLINE constexpr float plane_scale(int, int) { return 1.0f; }
+
+KVIST_INLINE C load_codes(const std::uint8_t* p) {
+  C c;
+  std::memcpy(&c, p, sizeof c);
+  return c;
+}
+KVIST_INLINE C plane(C x, int bits, int p) {
+  if (bits == 8) return x;
+  C r;
+  for (int i = 0; i < 16; ++i) r.b[i] = std::uint8_t((x.b[i] >> (p * bits)) & ((1 << bits) - 1));
+  return r;
+}
+KVIST_INLINE C broadcast4(const std::int8_t* q) {
+  C c;
+  for (int i = 0; i < 4; ++i) std::memcpy(c.b + 4 * i, q, 4);
+  return c;
+}
+template <int Bits>
+KVIST_INLINE I dot4(I acc, C codes, C q) {
+  for (int i = 0; i < 16; ++i)
+    acc.v[i / 4] += (int(codes.b[i]) - (Bits == 8 ? 128 : 0)) * int(std::int8_t(q.b[i]));
+  return acc;
+}
+KVIST_INLINE I izero() { return {}; }
+KVIST_INLINE F to_f(I x) { return {{float(x.v[0]), float(x.v[1]), float(x.v[2]), float(x.v[3])}}; }
+/// Integral floats in [-128, 127] as bytes.
+KVIST_INLINE void store_bytes(std::int8_t* p, F x) {
+  for (int i = 0; i < N; ++i) p[i] = std::int8_t(x.v[i]);
+}

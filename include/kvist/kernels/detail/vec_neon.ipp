@@ -57,3 +57,34 @@ KVIST_INLINE F zero_below(F value, F x, F limit) {
   return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(value), vcltq_f32(x, limit)));
 }
 KVIST_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
+
+// Bytes: a register holds N words of four codes, or N sums. sdot takes signed bytes: planes are shifted down, 8-bit
+// codes lose 128.
+using C = uint8x16_t;
+using I = int32x4_t;
+inline constexpr int dot_centre = 128;
+KVIST_INLINE constexpr float plane_scale(int, int) { return 1.0f; }
+
+KVIST_INLINE C load_codes(const std::uint8_t* p) { return vld1q_u8(p); }
+KVIST_INLINE C plane(C x, int bits, int p) {
+  if (bits == 8) return veorq_u8(x, vdupq_n_u8(128));
+  return vandq_u8(vshlq_u8(x, vdupq_n_s8(std::int8_t(-p * bits))), vdupq_n_u8(std::uint8_t((1 << bits) - 1)));
+}
+KVIST_INLINE C broadcast4(const std::int8_t* q) {
+  std::uint32_t w;
+  std::memcpy(&w, q, 4);
+  return vreinterpretq_u8_u32(vdupq_n_u32(w));
+}
+template <int Bits>
+KVIST_INLINE I dot4(I acc, C codes, C q) {
+  // clang 14 offers the intrinsic only where the whole file is built for it
+  asm("sdot %0.4s, %1.16b, %2.16b" : "+w"(acc) : "w"(codes), "w"(q));
+  return acc;
+}
+KVIST_INLINE I izero() { return vdupq_n_s32(0); }
+KVIST_INLINE F to_f(I x) { return vcvtq_f32_s32(x); }
+KVIST_INLINE void store_bytes(std::int8_t* p, F x) {
+  const int16x4_t h = vmovn_s32(vcvtnq_s32_f32(x));
+  const int8x8_t b = vmovn_s16(vcombine_s16(h, h));
+  std::memcpy(p, &b, 4);
+}
