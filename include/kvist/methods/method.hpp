@@ -20,6 +20,13 @@ struct EnumNames<Reduce> {
   static constexpr std::array<const char*, 3> names{"mean", "max", "sum"};
 };
 
+/// Whether the stated total is met to the entry, or rounded as a method's official code does it.
+enum class Total : std::uint8_t { exact, official };
+template <>
+struct EnumNames<Total> {
+  static constexpr std::array<const char*, 2> names{"exact", "official"};
+};
+
 /// Options that every eviction method takes besides its own; an own option of the same name goes first.
 struct CommonOptions {
   Index sinks = 0, recent = 0;

@@ -113,7 +113,9 @@ void add_stores(std::vector<Entry>& out) {
 inline const std::vector<Entry>& registry() {
   static const std::vector<Entry> all = [] {
     std::vector<Entry> out;
-    detail::add_policies<Full, RandomEviction, Window, StreamingLLM, H2O, SnapKV, LazyEviction>(out);
+    detail::add_policies<Full, RandomEviction, Window,                                     //
+                         StreamingLLM, H2O, SnapKV, PyramidKV, AdaKV, TOVA, Scissorhands,  //
+                         KeyNormEviction, KeyDiff, LazyEviction, CAKE>(out);
     detail::add_stores<ExactF32, ExactF16, ExactBf16>(out);
     return out;
   }();
