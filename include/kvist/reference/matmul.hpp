@@ -6,6 +6,8 @@
 #include <kvist/reference/dequantize.hpp>
 #include <kvist/reference/detail/eigen.hpp>
 #include <kvist/reference/detail/fused_dot.hpp>
+#include <kvist/reference/detail/lanes.hpp>
+#include <kvist/reference/detail/panel_product.hpp>
 #include <kvist/reference/detail/workspaces.hpp>
 #include <kvist/reference/weights.hpp>
 
@@ -57,7 +59,7 @@ class Matmul {
   }
 
  private:
-  static constexpr Index few_rows = 64, many_rows = 48;
+  static constexpr Index few_rows = 64, many_rows = detail::lanes_are_registers ? detail::panel_columns : 48;
   static constexpr std::int64_t worth_waking =
       1 << 20;  // multiply-adds: below, a wake-up costs more than it saves
 
@@ -118,17 +120,36 @@ class Matmul {
     KVIST_ASSERT(done);  // the matrix was checked when it was made
   }
 
+  /// A panel of rows is expanded, turned so that the weights of one input lie side by side, and multiplied by all
+  /// tokens.
   void many(const WeightMatrix& w, Index first, Index count, const float* x, Index n, float* y) {
-    const auto panel = panels_.take();
-    panel->resize(std::size_t(many_rows) * std::size_t(w.cols));
-    // rows follow one another in the file: one call expands them all
-    expand(w.type, {w.row(first), std::size_t(count) * w.row_bytes()},
-           {panel->data(), std::size_t(count) * std::size_t(w.cols)});
-    detail::matrix(y + first, n, count, w.rows).noalias() =
-        detail::matrix(x, n, w.cols, w.cols) * detail::matrix(panel->data(), count, w.cols, w.cols).transpose();
+    const auto scratch = scratch_.take();
+    detail::Floats &rows = scratch->rows, &panel = scratch->panel, &edge = scratch->edge;
+    const std::size_t cols = std::size_t(w.cols);
+    rows.resize(std::size_t(many_rows) * cols);
+    expand(w.type, {w.row(first), std::size_t(count) * w.row_bytes()}, {rows.data(), std::size_t(count) * cols});
+    if constexpr (!detail::lanes_are_registers) {  // Eigen knows more kinds of machine
+      detail::matrix(y + first, n, count, w.rows).noalias() =
+          detail::matrix(x, n, w.cols, w.cols) * detail::matrix(rows.data(), count, w.cols, w.cols).transpose();
+    } else {
+      std::fill(rows.begin() + std::ptrdiff_t(count) * w.cols, rows.end(), 0.0f);
+      panel.resize(rows.size());
+      detail::matrix(panel.data(), w.cols, many_rows, many_rows) =
+          detail::matrix(rows.data(), many_rows, w.cols, w.cols).transpose();
+      if (count == many_rows) {
+        detail::panel_product(x, w.cols, n, panel.data(), many_rows, w.cols, y + first, w.rows);
+      } else {  // a tile writes whole panels
+        edge.resize(std::size_t(n) * std::size_t(many_rows));
+        detail::panel_product(x, w.cols, n, panel.data(), many_rows, w.cols, edge.data(), many_rows);
+        detail::matrix(y + first, n, count, w.rows) = detail::matrix(edge.data(), n, count, many_rows);
+      }
+    }
   }
 
-  detail::Workspaces<detail::Floats> panels_;
+  struct Scratch {
+    detail::Floats rows, panel, edge;  // [many_rows, cols], [cols, many_rows], [n, many_rows]
+  };
+  detail::Workspaces<Scratch> scratch_;
 };
 
 }  // namespace kvist::inline KVIST_ABI

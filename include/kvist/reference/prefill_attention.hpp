@@ -4,6 +4,7 @@
 #include <kvist/core/executor.hpp>
 #include <kvist/core/types.hpp>
 #include <kvist/reference/detail/eigen.hpp>
+#include <kvist/reference/detail/head_rows.hpp>
 #include <kvist/reference/detail/workspaces.hpp>
 #include <kvist/view/evidence.hpp>
 
@@ -62,7 +63,7 @@ class PrefillAttention {
  private:
   static constexpr Index max_block_rows = 96, max_stripes = 16;
   struct Scratch {
-    detail::Matrix q, p, out;  // [G*B, dk], [G*B, entries padded to 16], [G*B, dv]
+    detail::Floats q, p, out;  // [G*B, dk], [G*B, row of P], [G*B, dv rounded up to panels]
     detail::Floats inverse;    // [G*B] 1 / sum of each row of p
   };
 
@@ -72,6 +73,7 @@ class PrefillAttention {
   void block(const PrefillCall& call, int head, Index first, Index count, Scratch& scratch, float* sums);
 
   Shape shape_;
+  std::vector<detail::HeadRows> rows_;  // [kv_heads] past and own entries
   detail::Workspaces<Scratch> scratch_;
   std::vector<Evidence> evidence_;     // [kv_heads]
   std::vector<detail::Floats> probs_;  // [kv_heads] of [G, w, entries]
@@ -91,6 +93,15 @@ void PrefillAttention::run(const PrefillCall& call, E& executor) {
   const Index tokens = std::max<Index>(1, rows / group());
   const Index blocks = (call.n + tokens - 1) / tokens, stripes = std::min(blocks, max_stripes);
   prepare_evidence(call, stripes);
+  rows_.resize(std::size_t(shape_.kv_heads));
+  const Index dk = shape_.dim_k, dv = shape_.dim_v;
+  executor.for_each(shape_.kv_heads, [&](Index head) {
+    const PastRows& past = call.past[std::size_t(head)];
+    detail::HeadRows& all = rows_[std::size_t(head)];
+    all.resize(past.n + call.n, dk, dv);
+    all.put(0, past.n, past.k, dk, past.v, dv);
+    all.put(past.n, call.n, call.k + head * dk, shape_.kv_heads * dk, call.v + head * dv, shape_.kv_heads * dv);
+  });
   executor.for_each(stripes * shape_.kv_heads, [&](Index task) {
     const int head = int(task % shape_.kv_heads);
     const Index stripe = task / shape_.kv_heads;
@@ -113,26 +124,23 @@ inline void PrefillAttention::block(const PrefillCall& call, int head, Index fir
   const Index G = group(), dk = shape_.dim_k, dv = shape_.dim_v, rows = G * count;
   const Index own = first + count;        // tokens that some query of the block sees
   const Index entries = past.n + call.n;  // rows of the head after the call
-  const Index stride_k = shape_.kv_heads * dk, stride_v = shape_.kv_heads * dv;
-  const Index padded =
-      (entries + 15) / 16 * 16;  // every row begins aligned: sums are added in one order everywhere
-  if (s.q.rows() < rows) s.q.resize(rows, dk);
-  if (s.out.rows() < rows) s.out.resize(rows, dv);
-  if (s.p.rows() < rows || s.p.cols() != padded) s.p.resize(std::max<Eigen::Index>(rows, s.p.rows()), padded);
+  const Index seen_by_block = past.n + own;
+  const detail::HeadRows& all = rows_[std::size_t(head)];
+  // Rows begin aligned, so that sums are added in one order everywhere; an odd number of cache lines apart, or the rows
+  // that a product reads side by side would fall on the same place of a core's cache.
+  const Index stride = (entries + 31) / 32 * 32 + 16;
+  s.q.resize(std::size_t(rows) * std::size_t(dk));
+  s.p.resize(std::size_t(rows) * std::size_t(stride));
+  s.out.resize(std::size_t(rows) * std::size_t(all.out_columns()));
 
-  const auto query = [&](Index g, Index t) {
-    return call.q + (std::ptrdiff_t(first + t) * shape_.q_heads + head * G + g) * dk;
-  };
   for (Index g = 0; g < G; ++g)
-    for (Index t = 0; t < count; ++t)
-      s.q.row(g * count + t) = call.scale * Eigen::Map<const Eigen::RowVectorXf>(query(g, t), dk);
+    for (Index t = 0; t < count; ++t) {
+      const float* const q = call.q + (std::ptrdiff_t(first + t) * shape_.q_heads + head * G + g) * dk;
+      float* const to = s.q.data() + std::ptrdiff_t(g * count + t) * dk;
+      for (Index c = 0; c < dk; ++c) to[c] = call.scale * q[c];
+    }
 
-  // S [rows, past + own] = Q K^T: rows of the cache, then the call's own
-  if (past.n > 0)
-    s.p.block(0, 0, rows, past.n).noalias() =
-        s.q.topRows(rows) * detail::matrix(past.k, past.n, dk, dk).transpose();
-  s.p.block(0, past.n, rows, own).noalias() =
-      s.q.topRows(rows) * detail::matrix(call.k + head * dk, own, dk, stride_k).transpose();
+  all.logits(s.q.data(), rows, seen_by_block, s.p.data(), stride);  // S [rows, entries] = scale Q K^T
 
   // P = softmax(S + bias) over what each token sees; the division by the sum waits until after P V
   s.inverse.resize(std::size_t(rows));
@@ -142,13 +150,13 @@ inline void PrefillAttention::block(const PrefillCall& call, int head, Index fir
   for (Index g = 0; g < G; ++g)
     for (Index t = 0; t < count; ++t) {
       const Index r = g * count + t, seen = past.n + first + t + 1, whole = (seen + 15) / 16 * 16;
-      float* const p = s.p.row(r).data();
+      float* const p = s.p.data() + std::ptrdiff_t(r) * stride;
       if (past.bias)
         Eigen::Map<Eigen::ArrayXf>(p, past.n) += Eigen::Map<const Eigen::ArrayXf>(past.bias, past.n);
       std::fill(p + seen, p + whole, -std::numeric_limits<float>::infinity());
       Row row(p, whole);
       row = (row - row.maxCoeff()).exp();
-      std::fill(p + seen, p + std::max(whole, past.n + own), 0.0f);
+      std::fill(p + seen, p + std::max(whole, seen_by_block), 0.0f);
       inverse[r] = 1.0f / row.sum();
       if (sums) {
         Eigen::Map<Eigen::ArrayXf> column(sums + std::ptrdiff_t(g) * entries, seen);
@@ -161,14 +169,12 @@ inline void PrefillAttention::block(const PrefillCall& call, int head, Index fir
       }
     }
 
-  // out = P V
-  auto out = s.out.topRows(rows);
-  out.noalias() = s.p.block(0, past.n, rows, own) * detail::matrix(call.v + head * dv, own, dv, stride_v);
-  if (past.n > 0) out.noalias() += s.p.block(0, 0, rows, past.n) * detail::matrix(past.v, past.n, dv, dv);
+  all.weigh(s.p.data(), stride, rows, seen_by_block, s.out.data());  // out [rows, dv] = P V
   for (Index g = 0; g < G; ++g)
     for (Index t = 0; t < count; ++t) {
+      const float* const o = s.out.data() + std::ptrdiff_t(g * count + t) * all.out_columns();
       float* const to = call.out + (std::ptrdiff_t(first + t) * shape_.q_heads + head * G + g) * dv;
-      Eigen::Map<Eigen::RowVectorXf>(to, dv) = s.out.row(g * count + t) * inverse[g * count + t];
+      for (Index c = 0; c < dv; ++c) to[c] = o[c] * inverse[g * count + t];
     }
 }
 

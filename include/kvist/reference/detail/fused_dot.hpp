@@ -63,6 +63,8 @@ void fused_dot(const std::byte* w, std::size_t row_bytes, Index cols, const floa
   for (Index c = 0; c < cols; c += 32, w += Block::bytes)
     for (int r = 0; r < R; ++r) {
       Lanes a, b;
+      // several rows at once are several short streams, which the hardware is slow to follow
+      __builtin_prefetch(w + std::size_t(r) * row_bytes + 4096);
       Block::expand(w + std::size_t(r) * row_bytes, a, b);
       for (int t = 0; t < T; ++t) {
         sum[r][t] = Lanes::fma(a, Lanes::load(x + t * x_stride + c), sum[r][t]);

@@ -17,6 +17,13 @@ namespace detail {
 
 inline constexpr int lanes = 16;
 
+/// Whether a Lanes is one or two registers here, so that code written with it is as fast as the machine.
+#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__) && defined(__F16C__))
+inline constexpr bool lanes_are_registers = true;
+#else
+inline constexpr bool lanes_are_registers = false;
+#endif
+
 /// The f16 at `p` (any alignment) as f32.
 inline float load_f16(const std::byte* p) {
   std::uint16_t bits;
@@ -45,6 +52,7 @@ struct Lanes {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return {_mm512_maskz_cvtepi32_ps(every, _mm512_maskz_cvtepi8_epi32(every, bytes))};
   }
+  void store(float* p) const { _mm512_storeu_ps(p, v); }
   /// a * b + c, rounded once.
   static Lanes fma(Lanes a, Lanes b, Lanes c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
   friend Lanes operator*(Lanes a, Lanes b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -84,6 +92,10 @@ struct Lanes {
     const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)),
             _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(x, 8)))};
+  }
+  void store(float* p) const {
+    _mm256_storeu_ps(p, a);
+    _mm256_storeu_ps(p + 8, b);
   }
   static Lanes fma(Lanes x, Lanes y, Lanes z) {
     return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
@@ -136,6 +148,7 @@ struct Lanes {
   static Lanes from_i8(const std::byte* p) {
     return make([p](int i) { return float(static_cast<std::int8_t>(p[i])); });
   }
+  void store(float* p) const { std::memcpy(p, v, sizeof v); }
   /// a * b + c; rounded once or twice as the target does it.
   static Lanes fma(const Lanes& a, const Lanes& b, const Lanes& c) {
     return make([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
