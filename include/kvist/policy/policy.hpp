@@ -100,6 +100,7 @@ class Policy {
       std::vector<PerHead> heads;
       LayerStat stat;
       Index budget = -1;  ///< entries per KV head since the last plan after a prompt; -1: none yet
+      Index asked = -1;   ///< the mean budget that it was a share of
       Scratch scratch;
     };
     Shape shape;
@@ -348,7 +349,8 @@ class Policy {
     const auto here = std::find(st.compressed.begin(), st.compressed.end(), call.layer);
     const std::size_t count = std::size_t(here - st.compressed.begin()) + 1;
     if (settings.tolerance > 0) return plan_layer(call, st, call.layer, 0, made, &call);
-    if (call.now.phase == Phase::decode && st.layers[std::size_t(call.layer)].budget >= 0)
+    if (const auto& mine = st.layers[std::size_t(call.layer)];
+        call.now.phase == Phase::decode && mine.budget >= 0 && mine.asked == call.now.budget)
       return plan_layer(call, st, call.layer, st.layers[std::size_t(call.layer)].budget, made, &call);
 
     if constexpr (requires { guard.validate(call.now.budget); })
@@ -366,6 +368,7 @@ class Policy {
     }
     for (std::size_t i = LayersPart::cascades ? 0 : count - 1; i < count; ++i)
       st.layers[std::size_t(st.compressed[i])].budget = budgets[i];
+    st.layers[std::size_t(call.layer)].asked = call.now.budget;
     return Done{};
   }
 

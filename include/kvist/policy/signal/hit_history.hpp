@@ -1,0 +1,76 @@
+#pragma once
+// SPDX-License-Identifier: Apache-2.0
+#include <kvist/core/concepts.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <vector>
+
+namespace kvist::inline KVIST_ABI {
+
+/// Ranks entries by how often they were attended to in the last `history` rows: a row hits an entry where its probability,
+/// averaged over the query group, is at least threshold / n, n being the entries held then. Score = hits / rows seen, so
+/// that a young entry is not punished for its age. How much attention a hit brought is forgotten: this is not H2O.
+///
+/// A prompt call counts as one row: its column means over the queries that could see each entry. Rounding must not
+/// decide a flat row, so a probability within 1e-6 (relative) of the threshold hits.
+/// Source: Liu et al. 2023, arXiv 2305.17118 (Scissorhands); AnswerDotAI/cold-compress, cache.py.
+///
+/// Needs: column sums of the prompt, probabilities of each step. State: history bits and a count an entry.
+/// Cost: n*(G + history/64) a step.
+struct HitHistory {
+  static constexpr Role role = Role::signal;
+  struct Entry {
+    std::vector<std::uint64_t> hits;  ///< ring of bits, one a row
+    Index seen = 0;                   ///< rows since the entry was made, at most `history`
+  };
+  struct PerHead {
+    Index next = 0;  ///< place of the next row in the rings
+  };
+  Index history = 400;
+  double threshold = 1;
+
+  Wants wants() const { return {Needs::column_sums, Needs::probs, 0}; }
+
+  Status validate(const Shape&) const {
+    if (history < 1) return Error{Errc::bad_option, "the history holds at least one row", 1, history};
+    return Done{};
+  }
+
+  template <Head H>
+  Status observe(const HeadContext<H>& c, std::span<Entry> entries, PerHead& head) const {
+    const bool prompt = c.now.phase == Phase::prefill;
+    const Cube& rows = prompt ? c.seen.column_sums : c.seen.probs;
+    const float limit = float(threshold * (1 - 1e-6) / double(std::max<std::size_t>(entries.size(), 1)));
+    for (Index w = 0; w < rows.w; ++w) {
+      const std::size_t word = std::size_t(head.next / 64);
+      const std::uint64_t bit = std::uint64_t{1} << (head.next % 64);
+      for (std::size_t i = 0; i < entries.size(); ++i) {
+        Entry& e = entries[i];
+        if (e.hits.empty()) e.hits.assign(std::size_t(history + 63) / 64, 0);
+        float p = 0;
+        for (int g = 0; g < rows.g; ++g) p += rows.row(g, w)[i];
+        p /= float(rows.g) * (prompt ? std::max(c.seen.seen_by[i], 1.0f) : 1.0f);
+        e.hits[word] = p >= limit ? e.hits[word] | bit : e.hits[word] & ~bit;
+        e.seen = std::min(e.seen + 1, history);
+      }
+      head.next = (head.next + 1) % history;
+    }
+    return Done{};
+  }
+
+  template <Head H>
+  Status score(const HeadContext<H>&, std::span<const Entry> entries, const PerHead&,
+               std::span<float> out) const {
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+      int hits = 0;
+      for (const std::uint64_t word : entries[i].hits) hits += std::popcount(word);
+      out[i] = entries[i].seen > 0 ? float(hits) / float(entries[i].seen) : 0.0f;
+    }
+    return Done{};
+  }
+};
+static_assert(Signal<HitHistory>);
+
+}  // namespace kvist::inline KVIST_ABI
