@@ -10,6 +10,7 @@
 #include <kvist/methods/keydiff.hpp>
 #include <kvist/methods/lazy_eviction.hpp>
 #include <kvist/methods/pyramidkv.hpp>
+#include <kvist/methods/rkv.hpp>
 #include <kvist/methods/scissorhands.hpp>
 #include <kvist/methods/snapkv.hpp>
 #include <kvist/methods/streaming_llm.hpp>

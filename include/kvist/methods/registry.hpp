@@ -115,7 +115,7 @@ inline const std::vector<Entry>& registry() {
     std::vector<Entry> out;
     detail::add_policies<Full, RandomEviction, Window,                                     //
                          StreamingLLM, H2O, SnapKV, PyramidKV, AdaKV, TOVA, Scissorhands,  //
-                         KeyNormEviction, KeyDiff, LazyEviction, CAKE>(out);
+                         KeyNormEviction, KeyDiff, LazyEviction, CAKE, RKV>(out);
     detail::add_stores<ExactF32, ExactF16, ExactBf16>(out);
     return out;
   }();
