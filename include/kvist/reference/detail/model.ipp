@@ -147,9 +147,10 @@ inline Result<Model> Model::load(Gguf file, std::string* detail) {
   c.norm_epsilon = float(epsilon);
   c.attention_scale = float(f.f64("llama.attention.scale").value_or(1 / std::sqrt(double(c.shape.dim_k))));
   // What the file may ask for beyond a plain Llama model.
-  if (f.u64("llama.expert_count").value_or(0) != 0)
+  const auto asks = [&](const char* key) { return f.find(key) && f.u64(key).value_or(1) != 0; };
+  if (asks("llama.expert_count"))
     tensors.fail({Errc::unsupported, "mixtures of experts are not implemented"}, "llama.expert_count");
-  if (f.u64("llama.attention.sliding_window").value_or(0) != 0)
+  if (asks("llama.attention.sliding_window"))
     tensors.fail({Errc::unsupported, "sliding-window attention is not implemented"},
                  "llama.attention.sliding_window");
   if (!f.boolean("llama.attention.causal").value_or(true))
