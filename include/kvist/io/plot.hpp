@@ -28,13 +28,15 @@ struct PlotSeries {
   bool reference = false;  ///< drawn in grey and dashed: anchors that others are measured against
 };
 
-/// A scatter plot with logarithmic axes as SVG text. Colours are classes of the page that it stands in (html.hpp).
+/// A scatter plot as SVG text, logarithmic in x and, if wanted, in y. Colours are classes of the page that it stands in (html.hpp).
 struct Plot {
   std::string title, x_label, y_label;
   std::vector<PlotSeries> series;
   int width = 860, height = 500;
+  bool log_y = true;
+  double lo = 0, hi = 1;  ///< ends of a linear y axis
 
-  /// Points without a positive x and y are left out: a logarithm has no place for them. Empty where none is left.
+  /// Points that a logarithm has no place for (not above 0) are left out. Empty where none is left.
   std::string svg() const;
 
   static constexpr int colours = 8;
@@ -54,12 +56,17 @@ struct Plot {
 
  private:
   struct Axis {
-    double lo = 0, hi = 1;  // log10
+    double lo = 0, hi = 1;  // log10 of the value, or the value
     double from = 0, to = 1;
-    double at(double value) const { return from + (std::log10(value) - lo) / (hi - lo) * (to - from); }
+    bool log = true;
+    double at(double value) const { return from + ((log ? std::log10(value) : value) - lo) / (hi - lo) * (to - from); }
   };
   static std::vector<double> ticks(const Axis& axis) {
     std::vector<double> out;
+    if (!axis.log) {
+      for (int i = 0; i <= 5; ++i) out.push_back(axis.lo + (axis.hi - axis.lo) * i / 5);
+      return out;
+    }
     const double steps[] = {1, 2, 5};
     const bool dense = axis.hi - axis.lo < 2.5;
     for (int e = int(std::floor(axis.lo)); e <= int(std::ceil(axis.hi)); ++e)
@@ -70,6 +77,7 @@ struct Plot {
     return out;
   }
   static std::string number(double v) {
+    if (v == 0) return "0";
     if (v >= 1e15 || v < 1e-4) return fmt::format("{:.0e}", v);
     const char* const units[] = {"", "k", "M", "G", "T"};
     int u = 0;
@@ -91,19 +99,27 @@ struct Plot {
 };
 
 inline std::string Plot::svg() const {
-  const auto drawn = [](const PlotPoint& p) { return p.x > 0 && p.y > 0 && std::isfinite(p.x) && std::isfinite(p.y); };
-  Axis x{1e300, -1e300, 74, double(width) - 24}, y{1e300, -1e300, double(height) - 58, 44};
+  const auto drawn = [&](const PlotPoint& p) {
+    return p.x > 0 && (!log_y || p.y > 0) && std::isfinite(p.x) && std::isfinite(p.y);
+  };
+  const auto interval = [&](const PlotPoint& p) { return p.hi > p.lo && (!log_y || p.lo > 0); };
+  Axis x{1e300, -1e300, 74, double(width) - 24, true}, y{1e300, -1e300, double(height) - 58, 44, log_y};
   for (const PlotSeries& s : series)
     for (const PlotPoint& p : s.points) {
       if (!drawn(p)) continue;
       x.lo = std::min(x.lo, std::log10(p.x));
       x.hi = std::max(x.hi, std::log10(p.x));
-      const bool interval = p.hi > p.lo && p.lo > 0;
-      y.lo = std::min(y.lo, std::log10(interval ? p.lo : p.y));
-      y.hi = std::max(y.hi, std::log10(interval ? p.hi : p.y));
+      if (!log_y) continue;
+      y.lo = std::min(y.lo, std::log10(interval(p) ? p.lo : p.y));
+      y.hi = std::max(y.hi, std::log10(interval(p) ? p.hi : p.y));
     }
   if (x.lo > x.hi) return {};
   for (Axis* a : {&x, &y}) {
+    if (!a->log) {
+      a->lo = lo;
+      a->hi = hi;
+      continue;
+    }
     const double room = std::max(0.08 * (a->hi - a->lo), a == &x ? 0.12 : 0.08);
     a->lo -= room;
     a->hi += room;
@@ -141,7 +157,7 @@ inline std::string Plot::svg() const {
       out += "'/>\n";
     }
     for (const PlotPoint& p : points) {
-      if (p.hi > p.lo && p.lo > 0)
+      if (interval(p))
         out += fmt::format("<path class='line {0}' d='M{1:.1f} {2:.1f}V{3:.1f}'/>", paint, x.at(p.x), y.at(p.lo), y.at(p.hi));
       out += fmt::format("<g>{}<title>{}</title></g>\n", mark(i, s.reference, x.at(p.x), y.at(p.y)),
                          escape_html(p.note.empty() ? s.name : p.note));

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "contestant.hpp"
+
+#include <kvist/storage/store/dense.hpp>
+
+#include <charconv>
+
+namespace kvist_eval {
+
+namespace m = kvist::methods;
+
+namespace {
+
+bool is_oracle(const m::Clause& c) { return c.name == m::Oracle::info.name; }
+
+/// The clause that names what evicts, or null.
+template <class Clauses>
+auto* evicting(Clauses& clauses) {
+  for (auto& c : clauses) {
+    const m::Entry* const e = m::find(c.name);
+    if (is_oracle(c) || (e && e->evicts)) return &c;
+  }
+  return static_cast<decltype(&clauses[0])>(nullptr);
+}
+
+bool has_option(const m::Clause& c, std::string_view name) {
+  for (const auto& o : c.options)
+    if (o.first == name) return true;
+  return false;
+}
+
+std::string text_of(const m::Clause& c, std::string_view budget) {
+  std::string out = c.name;
+  char separator = ':';
+  for (const auto& [name, value] : c.options) {
+    out += separator + name + "=" + value;
+    separator = ',';
+  }
+  if (!budget.empty()) out += separator + ("budget=" + std::string(budget));
+  return out;
+}
+
+Outcome<Contestant> contestant(const std::string& text) {
+  std::string fault;
+  auto spec = m::parse_spec(text, fault);
+  if (!spec) return usage(fault.empty() ? std::string(spec.error().what) : fault);
+  auto made = m::make(*spec, fault);
+  if (!made) return usage(fault.empty() ? fmt::format("SPEC '{}': {}", text, made.error()) : fault);
+  Contestant c;
+  c.text = text;
+  c.spec = *std::move(spec);
+  c.evicts = made->evicts;
+  c.oracle = made->oracle;
+  for (const m::Clause& clause : c.spec.clauses) {
+    const m::Entry* const e = m::find(clause.name);
+    if (e && e->store) c.store += (c.store.empty() ? "" : "+") + text_of(clause, {});
+  }
+  return c;
+}
+
+/// The SPEC's text with a budget in its evicting clause.
+std::string with_budget(const Contestant& c, std::string_view budget) {
+  std::string out;
+  const m::Clause* const target = evicting(c.spec.clauses);
+  for (const m::Clause& clause : c.spec.clauses)
+    out += (out.empty() ? "" : "+") + text_of(clause, &clause == target ? budget : std::string_view{});
+  return out;
+}
+
+}  // namespace
+
+Outcome<std::vector<Contestant>> contestants(const std::vector<std::string>& specs,
+                                             const std::vector<std::string>& budgets) {
+  std::vector<std::string> texts;
+  for (const std::string& s : specs) {
+    if (s != "all") {
+      texts.push_back(s);
+      continue;
+    }
+    for (const m::Entry& e : m::registry()) texts.push_back(e.info.name);
+    texts.push_back(m::Oracle::info.name);
+  }
+  for (const std::string& b : budgets)
+    if (auto budget = kvist::Budget::parse(b); !budget) return usage(fmt::format("--budget '{}': {}", b, budget.error().what));
+  std::vector<Contestant> out;
+  const auto add = [&](Contestant c) {
+    for (const Contestant& o : out)
+      if (o.text == c.text) return;
+    out.push_back(std::move(c));
+  };
+  for (const std::string& text : texts) {
+    auto c = contestant(text);
+    if (!c) return c.failure();
+    const m::Clause* const target = evicting(c->spec.clauses);
+    const bool wants_budget = c->evicts && c->spec.budget.kind == kvist::Budget::Kind::none && target &&
+                              !has_option(*target, "tolerance");
+    if (!wants_budget) {
+      add(*std::move(c));
+      continue;
+    }
+    if (budgets.empty())
+      return usage(fmt::format("'{}' evicts and needs a budget: {}:budget=20%, or --budget for all", text, target->name));
+    for (const std::string& b : budgets) {
+      auto filled = contestant(with_budget(*c, b));
+      if (!filled) return filled.failure();
+      add(*std::move(filled));
+    }
+  }
+  return out;
+}
+
+Outcome<m::MadeSpec> Contestant::make(kvist::Index question) const {
+  m::Spec s = spec;
+  std::string fault;
+  auto made = m::make(s, fault);
+  if (!made) return failed(fault.empty() ? std::string(made.error().what) : fault);
+  m::Clause* const target = evicting(s.clauses);
+  if (question <= 0 || !target || oracle) return *std::move(made);
+  // An option's value: as given, else the default.
+  const m::Entry* const entry = m::find(target->name);
+  const auto number = [&](std::string_view name) -> std::optional<kvist::Index> {
+    std::string value;
+    for (const m::OptionInfo& o : entry->options)
+      if (o.name == name) value = o.value;
+    for (const auto& o : target->options)
+      if (o.first == name) value = o.second;
+    kvist::Index n = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), n);
+    if (value.empty() || error != std::errc{} || end != value.data() + value.size()) return std::nullopt;
+    return n;
+  };
+  const auto set = [&](const std::string& name, kvist::Index n) {
+    for (auto& o : target->options)
+      if (o.first == name) {
+        o.second = std::to_string(n);
+        return;
+      }
+    target->options.emplace_back(name, std::to_string(n));
+  };
+  const auto recent = number("recent");
+  if (recent && *recent >= 0) set("recent", *recent + question);
+  // `window` is the observed window where the policy asks for that many queries (it may be a period, too)
+  const auto window = number("window");
+  if (window && made->policy.wants().last_queries == *window) set("window", question);
+  auto changed = m::make(s, fault);
+  if (!changed) return failed(fault.empty() ? std::string(changed.error().what) : fault);
+  return *std::move(changed);
+}
+
+m::StoreFactory default_stores() {
+  return [](const kvist::Shape& s, int, int) {
+    std::vector<kvist::AnyStore> one;
+    one.emplace_back(kvist::DenseStore<float>(s.dim_k, s.dim_v));
+    return one;
+  };
+}
+
+}  // namespace kvist_eval

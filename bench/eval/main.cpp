@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// kvist-eval: compares policies of the KV cache on a real model with full-cache attention, and shows single steps of the
+// machine for checking. Commands are in files of their own.
+#include "commands.hpp"
+
+#include <kvist/core/version.hpp>
+
+#include <array>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+namespace kvist_eval {
+namespace {
+
+const std::array<const Command*, 5> commands{&run_command, &list_command, &tokenize_command, &logits_command,
+                                             &generate_command};
+
+std::string usage_text() {
+  std::string out =
+      "kvist-eval: what KV-cache policies cost in fidelity and save in bytes, on a real model\n\n"
+      "  kvist-eval                    a first comparison: anchors, StreamingLLM, H2O and SnapKV at 20 %\n";
+  for (const Command* c : commands) out += fmt::format("  kvist-eval {:<18} {}\n", c->name, c->summary);
+  return out + "  kvist-eval COMMAND --help     the options of a command\n"
+               "  kvist-eval --version\n\n"
+               "Results go to standard output or to files, progress to standard error.\n"
+               "Exit status: 0, 1 (failed), 2 (usage).\n";
+}
+
+int fail(const Failure& f) {
+  fmt::print(stderr, "kvist-eval: {}\n", f.message);
+  return f.status;
+}
+
+int main_of(const std::vector<std::string>& words, const std::string& command_line) {
+  if (!words.empty() && (words[0] == "--help" || words[0] == "-h" || words[0] == "help")) {
+    fmt::print("{}", usage_text());
+    return 0;
+  }
+  if (!words.empty() && words[0] == "--version") {
+    fmt::print("kvist-eval {}\n", kvist::version);
+    return 0;
+  }
+  const std::string name = words.empty() ? "run" : words[0];
+  for (const Command* c : commands) {
+    if (name != c->name) continue;
+    const auto rest = std::span(words).subspan(words.empty() ? 0 : 1);
+    const auto args = Args::parse(c->name, c->options, rest);
+    if (!args) return fail(args.failure());
+    if (args->help()) {
+      fmt::print("kvist-eval {}: {}\n\n{}\n{}", c->name, c->summary, c->about, Args::help_text(c->options));
+      return 0;
+    }
+    const auto done = c->run(*args, command_line);
+    return done ? 0 : fail(done.failure());
+  }
+  std::string names;
+  for (const Command* c : commands) names += fmt::format(" {}", c->name);
+  return fail(usage(fmt::format("unknown command '{}'; the commands are{} (or --help, --version)", name, names)));
+}
+
+}  // namespace
+}  // namespace kvist_eval
+
+int main(int argc, char** argv) {
+  std::vector<std::string> words(argv + 1, argv + argc);
+  std::string line = "kvist-eval";
+  for (const std::string& w : words) line += w.find_first_of(" \t\n'\"\\$*?;&|<>()") == w.npos && !w.empty() ? " " + w : " '" + w + "'";
+  return kvist_eval::main_of(words, line);
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "recording.hpp"
+
+#include "progress.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace kvist_eval {
+
+using kvist::Evidence;
+using kvist::Needs;
+using kvist::Wants;
+namespace m = kvist::methods;
+
+namespace {
+
+std::vector<float> copy(const kvist::Cube& c) {
+  std::vector<float> out;
+  out.reserve(std::size_t(c.g) * std::size_t(c.w) * std::size_t(c.n));
+  for (int g = 0; g < c.g; ++g)
+    for (Index w = 0; w < c.w; ++w) {
+      const auto row = c.row(g, w);
+      out.insert(out.end(), row.begin(), row.end());
+    }
+  return out;
+}
+
+Outcome<AnyCache> empty_cache(Engine& engine, kvist::AnyPolicy policy, const m::StoreFactory& stores) {
+  const kvist::Shape shape = engine.shape();
+  const m::StoreFactory make = stores ? stores : default_stores();
+  auto cache = AnyCache::make(
+      shape, std::move(policy), [&](int l, int h) { return make(shape, l, h); }, &engine.config().rope);
+  if (!cache) return failed("the policy does not fit the model", cache.error());
+  return *std::move(cache);
+}
+
+kvist::AnyPolicy keep_everything() { return kvist::AnyPolicy(kvist::Policy<m::Never>()); }
+
+/// Feeds a chunk to the recording's cache, copying the evidence.
+Outcome<Good> feed(Engine& engine, Recording& r, std::span<const Token> ids, const Wants& wants, Pass pass) {
+  const kvist::Shape& s = engine.shape();
+  auto chunk = std::make_shared<Chunk>();
+  chunk->first = Pos(r.ids.size());
+  chunk->n = Index(ids.size());
+  chunk->heads.resize(std::size_t(s.layers * s.kv_heads));
+  EvalCache cache(r.full, wants, [&](int layer, std::span<const Evidence> seen) {
+    for (std::size_t h = 0; h < seen.size(); ++h) {
+      const Evidence& e = seen[h];
+      EvidenceCopy& c = chunk->heads[std::size_t(layer * s.kv_heads) + h];
+      c.group = s.group();
+      c.entries = chunk->first + chunk->n;
+      c.first_query = e.first_query;
+      c.queries_n = e.queries ? e.queries.w : 0;
+      if (e.queries) c.queries = copy(e.queries);
+      if (e.column_sums) {
+        c.column_sums = copy(e.column_sums);
+        c.seen_by.assign(e.seen_by.begin(), e.seen_by.end());
+      }
+      if (e.max_query) c.max_query = copy(e.max_query);
+    }
+  });
+  pass.prompt = true;
+  const Stopwatch watch;
+  if (const auto done = engine.forward(ids, chunk->first, cache, pass); !done) return failed("the prompt", done.error());
+  r.seconds += watch.seconds();
+  r.ids.insert(r.ids.end(), ids.begin(), ids.end());
+  r.chunks.push_back(std::move(chunk));
+  return Good{};
+}
+
+/// Evidence for a policy that wants `wants`, of the last queries it asked for. `probs` is memory for probabilities.
+Evidence evidence(const EvidenceCopy& c, const Wants& wants, Index w, const float* keys, int dim_k, float scale,
+                  std::vector<float>& probs) {
+  Evidence e;
+  e.first_query = c.first_query + (c.queries_n - w);
+  if (!c.queries.empty() && w > 0) {
+    e.queries = {c.queries.data() + std::ptrdiff_t(c.queries_n - w) * dim_k, c.group, w, dim_k,
+                 std::ptrdiff_t(c.queries_n) * dim_k, dim_k};
+  }
+  if (!c.column_sums.empty()) {
+    e.column_sums = kvist::cube(c.column_sums.data(), c.group, 1, c.entries);
+    e.seen_by = c.seen_by;
+  }
+  if (!c.max_query.empty()) e.max_query = kvist::cube(c.max_query.data(), c.group, 1, dim_k);
+  if (any(wants.prefill & Needs::probs) && w > 0) {
+    probs.assign(std::size_t(c.group) * std::size_t(w) * std::size_t(c.entries), 0.0f);
+    for (int g = 0; g < c.group; ++g)
+      for (Index i = 0; i < w; ++i) {
+        const Index seen = std::min<Index>(c.entries, e.first_query + i + 1);  // causality
+        const float* const q = e.queries.row(g, i).data();
+        float* const p = probs.data() + (std::ptrdiff_t(g) * w + i) * c.entries;
+        kvist::kernels::dot_group(kvist::rows(keys, seen, dim_k), q, 1, scale, p, seen);
+        const float top = *std::max_element(p, p + seen);
+        double sum = 0;
+        for (Index j = 0; j < seen; ++j) sum += p[j] = std::exp(p[j] - top);
+        for (Index j = 0; j < seen; ++j) p[j] = float(double(p[j]) / sum);
+      }
+    e.probs = kvist::cube(probs.data(), c.group, w, c.entries);
+  }
+  return e;
+}
+
+/// Hands the recorded prompt over to a cache, layer by layer and chunk by chunk.
+Outcome<Good> replay(Engine& engine, const Recording& prompt, AnyCache& cache, Index budget, double& seconds) {
+  const kvist::Shape& s = engine.shape();
+  const std::size_t heads = std::size_t(s.kv_heads), n = prompt.ids.size();
+  const std::size_t dk = std::size_t(s.dim_k), dv = std::size_t(s.dim_v);
+  std::vector<std::vector<float>> head_k(heads, std::vector<float>(n * dk));
+  std::vector<float> head_v(n * dv), k(n * heads * dk), v(n * heads * dv);
+  std::vector<std::vector<float>> probs(heads);
+  std::vector<Evidence> seen(heads);
+  const Wants wants = cache.wants();
+  for (int l = 0; l < s.layers; ++l) {
+    for (std::size_t h = 0; h < heads; ++h) {
+      prompt.full.read(l, int(h), 0, Index(n), head_k[h].data(), head_v.data());
+      for (std::size_t i = 0; i < n; ++i) {
+        std::copy_n(head_k[h].data() + i * dk, dk, k.data() + (i * heads + h) * dk);
+        std::copy_n(head_v.data() + i * dv, dv, v.data() + (i * heads + h) * dv);
+      }
+    }
+    for (std::size_t c = 0; c < prompt.chunks.size(); ++c) {
+      const Chunk& chunk = *prompt.chunks[c];
+      const std::size_t first = std::size_t(chunk.first);
+      if (const auto done = cache.append(l, chunk.n, k.data() + first * heads * dk, v.data() + first * heads * dv, chunk.first);
+          !done)
+        return failed("append", done.error());
+      for (std::size_t h = 0; h < heads; ++h) {
+        const EvidenceCopy& e = chunk.heads[std::size_t(l) * heads + h];
+        const Index w = wants.last_queries == kvist::all_queries ? e.queries_n : std::min(e.queries_n, wants.last_queries);
+        seen[h] = evidence(e, wants, w, head_k[h].data(), s.dim_k, engine.config().attention_scale, probs[h]);
+      }
+      kvist::Clock now;
+      now.phase = kvist::Phase::prefill;
+      now.budget = budget;
+      now.last = c + 1 == prompt.chunks.size();
+      const Stopwatch watch;
+      if (const auto done = cache.observe(l, seen, now); !done) return failed("the policy", done.error());
+      seconds += watch.seconds();
+    }
+  }
+  return Good{};
+}
+
+/// The first decode step at which a policy that leaves the prompt whole would evict; 0: never, or not such a policy.
+Index period_of(const kvist::AnyPolicy& policy, Index n, Index budget) {
+  kvist::Clock now;
+  now.phase = kvist::Phase::prefill;
+  now.size = n;
+  now.budget = budget;
+  if (policy.due(now)) return 0;
+  now.phase = kvist::Phase::decode;
+  for (now.step = 1; now.step <= n; ++now.step)
+    if (policy.due(now)) return now.step;
+  return 0;
+}
+
+bool due_between_chunks(const kvist::AnyPolicy& policy, Index n, Index budget) {
+  kvist::Clock now;
+  now.phase = kvist::Phase::prefill;
+  now.size = n;
+  now.budget = budget;
+  now.last = false;
+  return policy.due(now);
+}
+
+}  // namespace
+
+Wants recorded(const Wants& wants) {
+  Wants out = wants;
+  if (any(out.prefill & Needs::probs)) out.prefill = Needs(unsigned(out.prefill) & ~unsigned(Needs::probs)) | Needs::queries;
+  return out;
+}
+
+Outcome<Recording> record(Engine& engine, std::span<const Token> ids, const Wants& wants, Pass pass) {
+  auto full = empty_cache(engine, keep_everything(), {});
+  if (!full) return full.failure();
+  full->reserve(Index(ids.size()) + 160);
+  Recording r{*std::move(full), {}, {}, 0};
+  if (auto done = feed(engine, r, ids, wants, std::move(pass)); !done) return done.failure();
+  return r;
+}
+
+Outcome<Recording> extend(Engine& engine, const Recording& from, std::span<const Token> ids, const Wants& wants) {
+  Recording r{from.full.clone(), from.chunks, from.ids, from.seconds};
+  if (auto done = feed(engine, r, ids, wants, {}); !done) return done.failure();
+  return r;
+}
+
+Outcome<AnyCache> whole(Engine& engine, const Recording& prompt, const m::StoreFactory& stores) {
+  auto cache = empty_cache(engine, keep_everything(), stores);
+  if (!cache) return cache.failure();
+  double seconds = 0;
+  if (auto done = replay(engine, prompt, *cache, 0, seconds); !done) return done.failure();
+  return *std::move(cache);
+}
+
+Outcome<Prepared> prepare(Engine& engine, const Recording& prompt, const Contestant& who, Index question,
+                          std::shared_ptr<const kvist::ScoresByPosition> masses, bool stepping) {
+  auto made = who.make(question);
+  if (!made) return made.failure();
+  if (who.oracle) made->policy = kvist::AnyPolicy(m::Oracle::make(std::move(masses)));
+  const kvist::Shape& s = engine.shape();
+  const Index n = prompt.size(), context = n - question;
+  double entry_bytes = 0;
+  if (who.spec.budget.kind == kvist::Budget::Kind::bytes) {
+    auto all = whole(engine, prompt, made->stores);
+    if (!all) return all.failure();
+    entry_bytes = double(all->bytes()) / (double(n) * s.layers * s.kv_heads);
+  }
+  Index budget = 0;
+  if (who.evicts && who.spec.budget.kind != kvist::Budget::Kind::none) {
+    budget = who.spec.budget.entries(context, entry_bytes, s.layers * s.kv_heads);
+    if (budget < 1)
+      return failed(fmt::format("the budget of '{}' leaves no entry of a prompt of {} tokens", who.text, context));
+    budget += question;
+  }
+  auto cache = empty_cache(engine, made->policy, made->stores);
+  if (!cache) return cache.failure();
+  Prepared out{*std::move(cache), budget, 0, 0};
+
+  const Index period = stepping ? period_of(made->policy, n, budget) : 0;
+  const bool alone = made->policy.compact() || period > 0 ||
+                     (prompt.chunks.size() > 1 && due_between_chunks(made->policy, n, budget));
+  if (!alone) {
+    if (auto done = replay(engine, prompt, out.cache, budget, out.seconds); !done) return done.failure();
+    return out;
+  }
+  EvalCache eval(out.cache, budget);
+  out.steps = std::min(4 * period, period > 0 ? (n - 1) / period * period : 0);
+  const Index together = n - out.steps;
+  Index fed = 0;
+  for (const auto& chunk : prompt.chunks) {
+    const Index end = std::min(together, chunk->first + chunk->n);
+    if (end <= fed) break;
+    Pass pass;
+    pass.prompt = true;
+    pass.last_chunk = end == together;
+    if (const auto done = engine.forward(std::span(prompt.ids).subspan(std::size_t(fed), std::size_t(end - fed)), fed, eval, pass);
+        !done)
+      return failed("the policy's own run of the prompt", done.error());
+    fed = end;
+  }
+  for (Index step = 1; step <= out.steps; ++step, ++fed) {
+    Pass pass;
+    pass.step = step;
+    if (const auto done = engine.forward(std::span(prompt.ids).subspan(std::size_t(fed), 1), fed, eval, pass); !done)
+      return failed("the policy's own run of the prompt", done.error());
+  }
+  out.seconds = eval.seconds();
+  return out;
+}
+
+}  // namespace kvist_eval
