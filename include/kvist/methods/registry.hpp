@@ -1,6 +1,9 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/methods/all.hpp>
+#include <kvist/methods/coded_stores.hpp>
+#include <kvist/methods/kivi.hpp>
+#include <kvist/methods/mikv.hpp>
 #include <kvist/methods/stores.hpp>
 #include <kvist/storage/any_store.hpp>
 
@@ -12,9 +15,6 @@
 
 namespace kvist::inline KVIST_ABI {
 namespace methods {
-
-/// Makes the stores of one head, one for each tier, tier 0 first.
-using StoreFactory = std::function<std::vector<AnyStore>(const Shape& shape, int layer, int head)>;
 
 /// What a name and its options become: a policy, stores, or both (a method that demotes brings its tiers).
 struct Made {
@@ -49,14 +49,20 @@ Result<Made> make_policy(const std::vector<OptionText>& given, std::string& faul
   if constexpr (evicts<M>()) CommonOptions::fields(read, common);
   fault = read.fault();
   if (!fault.empty()) return Error{Errc::bad_option, "a method's options could not be read"};
+  StoreFactory tiers;  // of methods that bring their own
+  if constexpr (requires { M::make_stores(options); }) {
+    auto made = M::make_stores(options);
+    if (!made) return made.error();
+    tiers = *std::move(made);
+  }
   if constexpr (requires { M::make_any(options, common.settings()); }) {
     auto policy = M::make_any(options, common.settings());
     if (!policy) return policy.error();
-    return Made{std::move(*policy), {}};
+    return Made{std::move(*policy), std::move(tiers)};
   } else {
     auto policy = M::make(options);
     if (!policy) return policy.error();
-    return Made{with_settings(std::move(*policy), common.settings()), {}};
+    return Made{with_settings(std::move(*policy), common.settings()), std::move(tiers)};
   }
 }
 
@@ -115,8 +121,9 @@ inline const std::vector<Entry>& registry() {
     std::vector<Entry> out;
     detail::add_policies<Full, RandomEviction, Window,                                     //
                          StreamingLLM, H2O, SnapKV, PyramidKV, AdaKV, TOVA, Scissorhands,  //
-                         KeyNormEviction, KeyDiff, LazyEviction, CAKE, RKV>(out);
-    detail::add_stores<ExactF32, ExactF16, ExactBf16>(out);
+                         KeyNormEviction, KeyDiff, LazyEviction, CAKE, RKV, ChunkKV, Mikv>(out);
+    detail::add_stores<ExactF32, ExactF16, ExactBf16, Int8, IntTokenStore, IntChannelStore, Q8_0Store, Q4_0Store, Q4_1Store,
+                       Q5_0Store, Q5_1Store, Iq4NlStore, Fp8E4M3Store, Fp8E5M2Store, Kivi, RotatedInner>(out);
     return out;
   }();
   return all;
