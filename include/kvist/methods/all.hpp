@@ -9,6 +9,7 @@
 #include <kvist/methods/h2o.hpp>
 #include <kvist/methods/key_norm.hpp>
 #include <kvist/methods/keydiff.hpp>
+#include <kvist/methods/lagkv.hpp>
 #include <kvist/methods/lazy_eviction.hpp>
 #include <kvist/methods/pyramidkv.hpp>
 #include <kvist/methods/rkv.hpp>
