@@ -14,8 +14,7 @@ TEST_CASE("Scissorhands drops one of the entries that cold-compress finds missed
   if (!have_recorded("official/scissorhands")) KVIST_SKIP("reference values of scissorhands");
   const Tensor k = recorded("official/inputs/k11"), q = recorded("official/inputs/q11");
   const std::string name = "official/scissorhands/l11_c96_w32_bits";
-  const Tensor evicted = recorded(name + "_evicted"), ties = recorded(name + "_ties"),
-               gap = recorded(name + "_gap");
+  const Tensor evicted = recorded(name + "_evicted"), ties = recorded(name + "_ties");
   for (std::size_t head = 0; head < 3; ++head) {
     auto policy = *methods::Scissorhands::make({32, 10, 1, 1});
     policy.settings.at_least.sinks = 4;
