@@ -5,6 +5,7 @@
 #include <kvist/methods/anchors.hpp>
 #include <kvist/methods/cake.hpp>
 #include <kvist/methods/chunkkv.hpp>
+#include <kvist/methods/expected_attention.hpp>
 #include <kvist/methods/full.hpp>
 #include <kvist/methods/h2o.hpp>
 #include <kvist/methods/key_norm.hpp>

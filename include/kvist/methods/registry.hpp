@@ -121,7 +121,8 @@ inline const std::vector<Entry>& registry() {
     std::vector<Entry> out;
     detail::add_policies<Full, RandomEviction, Window,                                     //
                          StreamingLLM, H2O, SnapKV, PyramidKV, AdaKV, TOVA, Scissorhands,  //
-                         KeyNormEviction, KeyDiff, LazyEviction, CAKE, RKV, ChunkKV, Mikv, LagKV>(out);
+                         KeyNormEviction, KeyDiff, LazyEviction, CAKE, RKV, ChunkKV, Mikv, LagKV,
+                         ExpectedAttentionEviction>(out);
     detail::add_stores<ExactF32, ExactF16, ExactBf16, Int8, IntTokenStore, IntChannelStore, Q8_0Store, Q4_0Store,
                        Q4_1Store, Q5_0Store, Q5_1Store, Iq4NlStore, Fp8E4M3Store, Fp8E5M2Store, Kivi, RotatedInner>(
         out);
