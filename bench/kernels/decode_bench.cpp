@@ -18,10 +18,7 @@ using kernels::Accuracy;
 using kernels::PackedLayout;
 
 constexpr int kv_heads = 8;
-#ifndef WANTED
-#define WANTED 512
-#endif
-constexpr std::size_t wanted_bytes = std::size_t{WANTED} << 20;
+constexpr std::size_t wanted_bytes = std::size_t{512} << 20;
 
 std::vector<float> noise(std::size_t n, std::uint64_t seed) {
   Random random(seed);

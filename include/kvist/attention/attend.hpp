@@ -42,15 +42,31 @@ inline void hide_logits(const AttendArgs& args, Index first, Index count) {
     std::fill_n(args.logits + g * args.logits_stride + first, count, -std::numeric_limits<float>::infinity());
 }
 
+/// How far ahead of what is read its later rows are asked for; 0 where their place is not known (pages, readers).
+struct Stream {
+  std::size_t keys = 0, values = 0;  ///< bytes
+};
+inline constexpr std::size_t stream_bytes = 16384;
+
+template <RowView View>
+constexpr std::size_t stream_of(const View&) {
+  return 0;
+}
+template <Scalar T>
+constexpr std::size_t stream_of(const Rows<T>& rows) {
+  return rows.channel_stride == 1 && rows.stride == rows.d ? stream_bytes : 0;
+}
+
 template <RowView K, RowView V>
-void attend_range(const K& keys, const V& values, const AttendArgs& a, const AttnState& s) {
+void attend_range(const K& keys, const V& values, const AttendArgs& a, const AttnState& s, Stream stream) {
   alignas(64) float logits[attend_queries][attend_tile];
   const Index n = keys.size(), begin = std::clamp<Index>(a.first, 0, n);
   hide_logits(a, 0, begin);
   for (Index t = begin; t < n; t += attend_tile) {
     const Index count = std::min(attend_tile, n - t);
     for_each_run_in(keys, t, count, [&](auto run, Index at) {
-      kernels::dot_group(run, a.q, a.group, a.scale, &logits[0][at - t], attend_tile);
+      kernels::dot_group(run, a.q, a.group, a.scale, &logits[0][at - t], attend_tile,
+                         std::ptrdiff_t(stream.keys / sizeof(*run.data)));
     });
     for (int g = 0; g < a.group; ++g) {
       shape_logits(logits[g], count, a, [&](Index i) { return a.bias[t + i]; });
@@ -58,7 +74,8 @@ void attend_range(const K& keys, const V& values, const AttendArgs& a, const Att
       kernels::online_softmax(logits[g], count, s.m[g], s.l[g], s.row(g), s.dim_v);
     }
     for_each_run_in(values, t, count, [&](auto run, Index at) {
-      kernels::axpy_group(run, &logits[0][at - t], attend_tile, a.group, s.o);
+      kernels::axpy_group(run, &logits[0][at - t], attend_tile, a.group, s.o,
+                          std::ptrdiff_t(stream.values / sizeof(*run.data)));
     });
   }
 }
@@ -99,6 +116,18 @@ void attend_only(const K& keys, const V& values, const AttendArgs& a, const Attn
   }
 }
 
+template <RowView K, RowView V>
+void attend_stream(const K& keys, const V& values, const AttendArgs& args, const AttnState& state, Stream stream) {
+  KVIST_ASSERT(keys.size() == values.size() && values.dim() == state.dim_v && args.group == state.group);
+  for (int g = 0; g < args.group; g += attend_queries) {
+    const int group = std::min(attend_queries, args.group - g);
+    const AttendArgs a = part_of(args, g, group, keys.dim());
+    const AttnState s = part_of(state, g, group);
+    if (args.only.empty()) attend_range(keys, values, a, s, stream);
+    else attend_only(keys, values, a, s);
+  }
+}
+
 }  // namespace detail
 
 /// Adds the attention of a query group over all entries of a head view to the state: logit = soft_cap(scale * q.k) +
@@ -111,14 +140,7 @@ void attend_only(const K& keys, const V& values, const AttendArgs& a, const Attn
 /// Requires: keys.size() == values.size(), values.dim() == state.dim_v, args.group == state.group.
 template <RowView K, RowView V>
 void attend(const K& keys, const V& values, const AttendArgs& args, const AttnState& state) {
-  KVIST_ASSERT(keys.size() == values.size() && values.dim() == state.dim_v && args.group == state.group);
-  for (int g = 0; g < args.group; g += detail::attend_queries) {
-    const int group = std::min(detail::attend_queries, args.group - g);
-    const AttendArgs a = detail::part_of(args, g, group, keys.dim());
-    const AttnState s = detail::part_of(state, g, group);
-    if (args.only.empty()) detail::attend_range(keys, values, a, s);
-    else detail::attend_only(keys, values, a, s);
-  }
+  detail::attend_stream(keys, values, args, state, {detail::stream_of(keys), detail::stream_of(values)});
 }
 
 }  // namespace kvist::inline KVIST_ABI

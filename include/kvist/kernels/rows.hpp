@@ -9,8 +9,10 @@ namespace kernels::detail {
 /// The kernels over rows of T, one of these per instruction set.
 template <Scalar T>
 struct RowsTable {
-  void (*dot_group)(const Rows<T>& run, const float* q, int group, float scale, float* out, std::ptrdiff_t out_stride);
-  void (*axpy_group)(const Rows<T>& run, const float* w, std::ptrdiff_t w_stride, int group, float* o);
+  void (*dot_group)(const Rows<T>& run, const float* q, int group, float scale, float* out, std::ptrdiff_t out_stride,
+                    std::ptrdiff_t ahead);
+  void (*axpy_group)(const Rows<T>& run, const float* w, std::ptrdiff_t w_stride, int group, float* o,
+                     std::ptrdiff_t ahead);
   void (*norms)(const Rows<T>& run, float* out);
   void (*norms1)(const Rows<T>& run, float* out);
   void (*to_f32)(const Rows<T>& run, float* out);
@@ -32,6 +34,9 @@ namespace kernels {
 // Leaf kernels on runs of rows [n, d] of f32, f16 or bf16 with any strides. Runs whose channels lie side by side
 // (channel_stride 1) and runs whose entries do (stride 1: transposed values, channel-major blocks) are fast; other
 // strides are correct. Sums accumulate in f32; their order is fixed for each instruction set.
+//
+// `ahead` is for long sweeps over memory: the kernel asks for the elements that lie so many behind those it reads, evenly
+// while it computes. Give it only where the caller knows that they will be read soon.
 
 /// The table of the level that runs now.
 template <Scalar T>
@@ -41,20 +46,22 @@ const detail::RowsTable<T>& rows_table() {
 
 /// out[g * out_stride + i] = scale * q[g] . row i, for G queries q [G, d]; each row is read once for the whole group.
 template <Scalar T>
-void dot_group(const Rows<T>& run, const float* q, int group, float scale, float* out, std::ptrdiff_t out_stride) {
-  rows_table<T>().dot_group(run, q, group, scale, out, out_stride);
+void dot_group(const Rows<T>& run, const float* q, int group, float scale, float* out, std::ptrdiff_t out_stride,
+               std::ptrdiff_t ahead = 0) {
+  rows_table<T>().dot_group(run, q, group, scale, out, out_stride, ahead);
 }
 
 /// out[i] = scale * q . row i, for one query q [d].
 template <Scalar T>
 void dot(const Rows<T>& run, const float* q, float scale, float* out) {
-  rows_table<T>().dot_group(run, q, 1, scale, out, 0);
+  rows_table<T>().dot_group(run, q, 1, scale, out, 0, 0);
 }
 
 /// o[g] += sum over i of w[g * w_stride + i] * row i, for G weighted sums o [G, d]; each row is read once.
 template <Scalar T>
-void axpy_group(const Rows<T>& run, const float* w, std::ptrdiff_t w_stride, int group, float* o) {
-  rows_table<T>().axpy_group(run, w, w_stride, group, o);
+void axpy_group(const Rows<T>& run, const float* w, std::ptrdiff_t w_stride, int group, float* o,
+                std::ptrdiff_t ahead = 0) {
+  rows_table<T>().axpy_group(run, w, w_stride, group, o, ahead);
 }
 
 /// out[i] = |row i|_2.

@@ -128,22 +128,55 @@ struct Factors {
   float step[8][PackedQuery::max_group], bias[8][PackedQuery::max_group];
 };
 
-// Rounds x = a * scale (n numbers, n a multiple of 16) for the dots, as numbers `from` and on of the set's vector; the
-// minima's share goes to the bias. Step and bias are those of `slot`.
-KVIST_INLINE void fold(const PackedLayout& layout, const float* a, const f16* scale, const f16* least, int n, bool wide,
-                       int set, int from, int slot, int g, Factors& out) {
-  alignas(64) float x[widest];
-  F x_sum = zero(), z = zero();
-  for (int c = 0; c < n; c += N) {
-    const F q = load(a + c), y = mul(q, load(scale + c));
-    store(x + c, y);
-    x_sum = add(x_sum, y);
-    if (least != nullptr) z = fma(q, load(least + c), z);
+// Rounds x = a[g] * scale (n numbers, n a multiple of 16) for the dots, as numbers `from` and on of the set's vectors; the
+// minima's share goes to the bias. Step and bias are those of `slot`. All queries at once: each is a chain of waiting for
+// the largest, then for the sums, and chains side by side hide one another's waiting.
+template <bool Wide>
+KVIST_INLINE void fold_queries(const PackedLayout& layout, const float* a, std::ptrdiff_t stride, int G, const f16* scale,
+                               const f16* least, int n, int set, int from, int slot, Factors& out) {
+  constexpr int most_queries = PackedQuery::max_group;
+  constexpr float limit = Wide ? 127.0f * 255.0f + 127.0f : 127.0f;
+  const float own = layout.bits == 8 ? float(dot_centre) : 0.0f, mean = middle(layout);
+  const F mean_left = set1(mean - layout.centre);
+  float inverse[most_queries], step[most_queries];
+  F bias[most_queries];
+  for (int g = 0; g < G; ++g) {
+    F top = zero(), x_sum = zero(), z = zero();
+    for (int c = 0; c < n; c += N) {
+      const F q = load(a + g * stride + c), y = mul(q, load(scale + c));
+      top = max(top, abs(y));
+      x_sum = add(x_sum, y);
+      if (least != nullptr) z = fma(q, load(least + c), z);
+    }
+    const float most = reduce_max(top);
+    inverse[g] = most > 1e-30f ? limit / most : 0.0f;
+    step[g] = most * (1.0f / limit);
+    bias[g] = fma(x_sum, mean_left, z);
   }
-  std::int8_t *const high = out.code[0][set][g] + from, *const low = out.code[1][set][g] + from;
-  const Rounded r = wide ? round_to_bytes<true>(x, n, high, low) : round_to_bytes<false>(x, n, high, low);
-  out.step[slot][g] = r.step;
-  out.bias[slot][g] = dot_bias(layout, r, reduce_add(x_sum)) + reduce_add(z);
+  for (int g = 0; g < G; ++g) {
+    std::int8_t *const high = out.code[0][set][g] + from, *const low = out.code[1][set][g] + from;
+    const F by = set1(inverse[g]);
+    F units = zero();
+    for (int c = 0; c < n; c += N) {
+      const F w = round_even(mul(mul(load(a + g * stride + c), load(scale + c)), by));
+      units = add(units, w);
+      if (Wide) {
+        const F h = round_even(mul(w, set1(1.0f / 255.0f)));
+        store_bytes(high + c, h);
+        store_bytes(low + c, fnma(h, set1(255.0f), w));
+      } else {
+        store_bytes(high + c, w);
+      }
+    }
+    out.step[slot][g] = step[g];
+    out.bias[slot][g] = reduce_add(fma(units, set1(step[g] * (own - mean)), bias[g]));
+  }
+}
+
+KVIST_INLINE void fold(const PackedLayout& layout, const float* a, std::ptrdiff_t stride, int G, const f16* scale,
+                       const f16* least, int n, bool wide, int set, int from, int slot, Factors& out) {
+  if (wide) fold_queries<true>(layout, a, stride, G, scale, least, n, set, from, slot, out);
+  else fold_queries<false>(layout, a, stride, G, scale, least, n, set, from, slot, out);
 }
 
 // The two passes of 16-bit factors as one sum, in place: high [G, 64] = 255 * high + low.
@@ -195,24 +228,23 @@ inline void channel_logits(const PackedLayout& layout, const std::uint8_t* page,
       const int set = layout.group >= 64 ? half * 64 / layout.group : half * per_half + s;
       const f16* const scale = layout.scales(page) + set * layout.scale_row();
       const f16* const least = layout.minima ? layout.minimums(page) + set * layout.scale_row() : nullptr;
-      for (int g = 0; g < G; ++g) {
-        pace.step();
-        fold(layout, query.q[g], scale, least, padded, query.wide, s, 0, s, g, f);
-      }
+      for (int g = 0; g < G; ++g) pace.step();
+      fold(layout, query.q[0], widest, G, scale, least, padded, query.wide, s, 0, s, f);
     }
-    const auto set_of = [&](int strip) { return layout.group >= 64 ? 0 : strip * 16 / layout.group; };
+    int set_of[4];
+    for (int i = 0; i < 4; ++i) set_of[i] = layout.group >= 64 ? 0 : i * 16 / layout.group;
     const std::int8_t* q[4];
     const std::uint8_t* const codes = page + half * quads * quad_bytes;
-    for (int i = 0; i < 4; ++i) q[i] = f.code[0][set_of(i)][0];
+    for (int i = 0; i < 4; ++i) q[i] = f.code[0][set_of[i]][0];
     run(codes, quad_bytes, quads, q, 4, high, pace);
     if (query.wide) {
-      for (int i = 0; i < 4; ++i) q[i] = f.code[1][set_of(i)][0];
+      for (int i = 0; i < 4; ++i) q[i] = f.code[1][set_of[i]][0];
       run(codes, quad_bytes, quads, q, 4, low, pace);
       join(high, low, G * 64);
     }
     for (int g = 0; g < G; ++g) {
       for (int i = 0; i < 4; ++i) {
-        const F step = set1(f.step[set_of(i)][g]), bias = set1(f.bias[set_of(i)][g]);
+        const F step = set1(f.step[set_of[i]][g]), bias = set1(f.bias[set_of[i]][g]);
         for (int lane = i * 16; lane < i * 16 + 16; lane += N)
           store(logits + g * stride + half * 64 + lane, fma(load(high + g * 64 + lane), step, bias));
       }
@@ -286,33 +318,32 @@ inline void value_sum(const PackedLayout& layout, const std::uint8_t* page, cons
         const int t = part * length;
         const f16* const scale = layout.scales(page) + i * T + t;
         const f16* const least = layout.minima ? layout.minimums(page) + i * T + t : nullptr;
-        for (int g = 0; g < G; ++g) {
-          pace.step();
-          fold(layout, w + g * stride + t, scale, least, length, wide, i % 4, t, i % 4 + 4 * part, g, f);
-        }
+        for (int g = 0; g < G; ++g) pace.step();
+        fold(layout, w + t, stride, G, scale, least, length, wide, i % 4, t, i % 4 + 4 * part, f);
       }
     }
     // strips behind the last channel repeat its group: computed, never stored
-    const auto set_of = [&](int strip) { return std::min(b * 64 + strip * 16, dim - 1) / layout.group % 4; };
+    int set_of[4];
+    for (int i = 0; i < 4; ++i) set_of[i] = std::min(b * 64 + i * 16, dim - 1) / layout.group % 4;
     const std::ptrdiff_t quad_bytes = vectors * 64;
     for (int part = 0; part < parts; ++part) {
       const int t = part * length;
       const std::uint8_t* const codes = page + std::ptrdiff_t(b) * (4 / P) * 64 * T / 4 + t / 4 * quad_bytes;
       const std::int8_t* q[4];
-      for (int i = 0; i < 4; ++i) q[i] = f.code[0][set_of(i)][0] + t;
+      for (int i = 0; i < 4; ++i) q[i] = f.code[0][set_of[i]][0] + t;
       run(codes, quad_bytes, length / 4, q, vectors * P, high, pace);
       if (wide) {
-        for (int i = 0; i < 4; ++i) q[i] = f.code[1][set_of(i)][0] + t;
+        for (int i = 0; i < 4; ++i) q[i] = f.code[1][set_of[i]][0] + t;
         run(codes, quad_bytes, length / 4, q, vectors * P, low, pace);
         join(high, low, G * 64);
       }
       for (int g = 0; g < G; ++g) {
         for (int c = 0; c < channels; c += N) {
-          const int lanes_left = std::min(N, channels - c), slot = set_of(c / 16) + 4 * part;
+          const int slot = set_of[c / 16] + 4 * part;
           float* const to = o + std::ptrdiff_t(g) * dim + b * 64 + c;
           const F y = fma(load(high + g * 64 + c), set1(f.step[slot][g]), set1(f.bias[slot][g]));
-          if (lanes_left == N) store(to, add(load(to), y));
-          else store_part(to, add(load_part(to, lanes_left), y), lanes_left);
+          if (c + N <= channels) store(to, add(load(to), y));
+          else store_part(to, add(load_part(to, channels - c), y), channels - c);
         }
       }
     }

@@ -4,7 +4,7 @@
 // out[g, i] = scale * q[g] . row[i] for R token-major rows and G queries: each row element is loaded once.
 template <class T, int R, int G>
 KVIST_INLINE void dot_rows(const T* row, std::ptrdiff_t stride, int d, const float* q, float scale, float* out,
-                           std::ptrdiff_t out_stride) {
+                           std::ptrdiff_t out_stride, std::ptrdiff_t ahead) {
   F acc[G][R];
   KVIST_UNROLL
   for (int g = 0; g < G; ++g) {
@@ -15,7 +15,10 @@ KVIST_INLINE void dot_rows(const T* row, std::ptrdiff_t stride, int d, const flo
   for (; c + N <= d; c += N) {
     F k[R];
     KVIST_UNROLL
-    for (int r = 0; r < R; ++r) k[r] = load(row + r * stride + c);
+    for (int r = 0; r < R; ++r) {
+      k[r] = load(row + r * stride + c);
+      prefetch(row + r * stride + c + ahead);
+    }
     KVIST_UNROLL
     for (int g = 0; g < G; ++g) {
       const F x = load(q + std::ptrdiff_t(g) * d + c);
@@ -44,7 +47,7 @@ KVIST_INLINE void dot_rows(const T* row, std::ptrdiff_t stride, int d, const flo
 // The same for U vectors of entries that lie side by side; the last of them may have `lanes` entries only.
 template <class T, int U, int G, bool Part>
 KVIST_INLINE void dot_lanes(const T* base, std::ptrdiff_t channel_stride, int d, const float* q, float scale, float* out,
-                            std::ptrdiff_t out_stride, int part) {
+                            std::ptrdiff_t out_stride, int part, std::ptrdiff_t ahead) {
   F acc[G][U];
   KVIST_UNROLL
   for (int g = 0; g < G; ++g) {
@@ -54,8 +57,10 @@ KVIST_INLINE void dot_lanes(const T* base, std::ptrdiff_t channel_stride, int d,
   for (int c = 0; c < d; ++c) {
     F k[U];
     KVIST_UNROLL
-    for (int u = 0; u < U; ++u)
+    for (int u = 0; u < U; ++u) {
       k[u] = Part ? load_part(base + c * channel_stride, part) : load(base + c * channel_stride + u * N);
+      if (u * N * int(sizeof(T)) % 64 == 0) prefetch(base + c * channel_stride + u * N + ahead);
+    }
     KVIST_UNROLL
     for (int g = 0; g < G; ++g) {
       const F x = set1(q[std::ptrdiff_t(g) * d + c]);
@@ -76,22 +81,23 @@ KVIST_INLINE void dot_lanes(const T* base, std::ptrdiff_t channel_stride, int d,
 }
 
 template <class T, int G>
-inline void dot_g(const Rows<T>& run, const float* q, float scale, float* out, std::ptrdiff_t out_stride) {
+inline void dot_g(const Rows<T>& run, const float* q, float scale, float* out, std::ptrdiff_t out_stride,
+                  std::ptrdiff_t ahead) {
   constexpr int R = registers / G >= 4 ? 4 : registers / G >= 2 ? 2 : 1;
   const int d = run.d;
   Index i = 0;
   if (run.channel_stride == 1) {
     for (; i + R <= run.n; i += R)
-      dot_rows<T, R, G>(run.data + i * run.stride, run.stride, d, q, scale, out + i, out_stride);
+      dot_rows<T, R, G>(run.data + i * run.stride, run.stride, d, q, scale, out + i, out_stride, ahead);
     for (; i < run.n; ++i)
-      dot_rows<T, 1, G>(run.data + i * run.stride, run.stride, d, q, scale, out + i, out_stride);
+      dot_rows<T, 1, G>(run.data + i * run.stride, run.stride, d, q, scale, out + i, out_stride, ahead);
   } else if (run.stride == 1) {
     for (; i + R * N <= run.n; i += R * N)
-      dot_lanes<T, R, G, false>(run.data + i, run.channel_stride, d, q, scale, out + i, out_stride, 0);
+      dot_lanes<T, R, G, false>(run.data + i, run.channel_stride, d, q, scale, out + i, out_stride, 0, ahead);
     for (; i + N <= run.n; i += N)
-      dot_lanes<T, 1, G, false>(run.data + i, run.channel_stride, d, q, scale, out + i, out_stride, 0);
+      dot_lanes<T, 1, G, false>(run.data + i, run.channel_stride, d, q, scale, out + i, out_stride, 0, ahead);
     if (i < run.n)
-      dot_lanes<T, 1, G, true>(run.data + i, run.channel_stride, d, q, scale, out + i, out_stride, run.n - i);
+      dot_lanes<T, 1, G, true>(run.data + i, run.channel_stride, d, q, scale, out + i, out_stride, run.n - i, ahead);
   } else {
     for (; i < run.n; ++i) {
       for (int g = 0; g < G; ++g) {
@@ -104,22 +110,22 @@ inline void dot_g(const Rows<T>& run, const float* q, float scale, float* out, s
 }
 
 template <class T>
-inline void dot_group(const Rows<T>& run, const float* q, int group, float scale, float* out,
-                      std::ptrdiff_t out_stride) {
+inline void dot_group(const Rows<T>& run, const float* q, int group, float scale, float* out, std::ptrdiff_t out_stride,
+                      std::ptrdiff_t ahead) {
   int g = 0;
   for (; g + 4 <= group; g += 4)
-    dot_g<T, 4>(run, q + std::ptrdiff_t(g) * run.d, scale, out + g * out_stride, out_stride);
+    dot_g<T, 4>(run, q + std::ptrdiff_t(g) * run.d, scale, out + g * out_stride, out_stride, ahead);
   const float* const rest = q + std::ptrdiff_t(g) * run.d;
   float* const o = out + g * out_stride;
-  if (group - g == 3) dot_g<T, 3>(run, rest, scale, o, out_stride);
-  if (group - g == 2) dot_g<T, 2>(run, rest, scale, o, out_stride);
-  if (group - g == 1) dot_g<T, 1>(run, rest, scale, o, out_stride);
+  if (group - g == 3) dot_g<T, 3>(run, rest, scale, o, out_stride, ahead);
+  if (group - g == 2) dot_g<T, 2>(run, rest, scale, o, out_stride, ahead);
+  if (group - g == 1) dot_g<T, 1>(run, rest, scale, o, out_stride, ahead);
 }
 
 // o[g, 0 .. W*N) += sum_i w[g, i] row[i] for token-major rows, W vectors of channels and G queries.
 template <class T, int W, int G, bool Part>
 KVIST_INLINE void axpy_cols(const T* row, std::ptrdiff_t stride, Index n, const float* w, std::ptrdiff_t w_stride, float* o,
-                            std::ptrdiff_t o_stride, int part) {
+                            std::ptrdiff_t o_stride, int part, std::ptrdiff_t ahead) {
   F acc[G][W];
   KVIST_UNROLL
   for (int g = 0; g < G; ++g) {
@@ -130,7 +136,10 @@ KVIST_INLINE void axpy_cols(const T* row, std::ptrdiff_t stride, Index n, const 
   for (Index i = 0; i < n; ++i) {
     F v[W];
     KVIST_UNROLL
-    for (int c = 0; c < W; ++c) v[c] = Part ? load_part(row + i * stride, part) : load(row + i * stride + c * N);
+    for (int c = 0; c < W; ++c) {
+      v[c] = Part ? load_part(row + i * stride, part) : load(row + i * stride + c * N);
+      if (c * N * int(sizeof(T)) % 64 == 0) prefetch(row + i * stride + c * N + ahead);
+    }
     KVIST_UNROLL
     for (int g = 0; g < G; ++g) {
       const F p = set1(w[g * w_stride + i]);
@@ -171,14 +180,14 @@ KVIST_INLINE void axpy_lane(const T* x, Index n, const float* w, std::ptrdiff_t 
 }
 
 template <class T, int G>
-inline void axpy_g(const Rows<T>& run, const float* w, std::ptrdiff_t w_stride, float* o) {
+inline void axpy_g(const Rows<T>& run, const float* w, std::ptrdiff_t w_stride, float* o, std::ptrdiff_t ahead) {
   constexpr int W = registers / G >= 4 ? 4 : registers / G >= 2 ? 2 : 1;
   const int d = run.d;
   int c = 0;
   if (run.channel_stride == 1) {
-    for (; c + W * N <= d; c += W * N) axpy_cols<T, W, G, false>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, 0);
-    for (; c + N <= d; c += N) axpy_cols<T, 1, G, false>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, 0);
-    if (c < d) axpy_cols<T, 1, G, true>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, d - c);
+    for (; c + W * N <= d; c += W * N) axpy_cols<T, W, G, false>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, 0, ahead);
+    for (; c + N <= d; c += N) axpy_cols<T, 1, G, false>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, 0, ahead);
+    if (c < d) axpy_cols<T, 1, G, true>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, d - c, ahead);
   } else if (run.stride == 1) {
     for (; c < d; ++c) axpy_lane<T, G>(run.data + c * run.channel_stride, run.n, w, w_stride, o + c, d);
   } else {
@@ -189,14 +198,15 @@ inline void axpy_g(const Rows<T>& run, const float* w, std::ptrdiff_t w_stride, 
 }
 
 template <class T>
-inline void axpy_group(const Rows<T>& run, const float* w, std::ptrdiff_t w_stride, int group, float* o) {
+inline void axpy_group(const Rows<T>& run, const float* w, std::ptrdiff_t w_stride, int group, float* o,
+                       std::ptrdiff_t ahead) {
   int g = 0;
-  for (; g + 4 <= group; g += 4) axpy_g<T, 4>(run, w + g * w_stride, w_stride, o + std::ptrdiff_t(g) * run.d);
+  for (; g + 4 <= group; g += 4) axpy_g<T, 4>(run, w + g * w_stride, w_stride, o + std::ptrdiff_t(g) * run.d, ahead);
   const float* const rest = w + g * w_stride;
   float* const out = o + std::ptrdiff_t(g) * run.d;
-  if (group - g == 3) axpy_g<T, 3>(run, rest, w_stride, out);
-  if (group - g == 2) axpy_g<T, 2>(run, rest, w_stride, out);
-  if (group - g == 1) axpy_g<T, 1>(run, rest, w_stride, out);
+  if (group - g == 3) axpy_g<T, 3>(run, rest, w_stride, out, ahead);
+  if (group - g == 2) axpy_g<T, 2>(run, rest, w_stride, out, ahead);
+  if (group - g == 1) axpy_g<T, 1>(run, rest, w_stride, out, ahead);
 }
 
 // L1 (Power = 1) or squared L2 (Power = 2) lengths.

@@ -99,7 +99,7 @@ namespace kernels::detail::avx512vnni {
 #pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("+dotprod")
+#pragma GCC target("arch=armv8.2-a+dotprod")
 #endif
 namespace kvist::inline KVIST_ABI {
 namespace kernels::detail::neon {

@@ -115,7 +115,10 @@ class DenseStore {
   }
 
   /// Adds the attention over all entries to the state.
-  void attend(const AttendArgs& args, const AttnState& state) const { kvist::attend(keys(), values(), args, state); }
+  void attend(const AttendArgs& args, const AttnState& state) const {
+    constexpr std::size_t ahead = detail::stream_bytes;  // the blocks of keys follow one another, though they look like pages
+    detail::attend_stream(keys(), values(), args, state, {ahead, ahead});
+  }
 
   /// Nothing waits here: rows are stored for good when they are appended.
   void settle() {}
