@@ -21,11 +21,11 @@ namespace kvist::inline KVIST_ABI {
 template <class P, Store S>
 class Cache {
  public:
-  /// Makes the tiers of one head, tier 0 first.
-  using MakeStores = std::function<std::vector<S>(int layer, int head)>;
+  /// Makes the tiers of one head, tier 0 first, or says why rows of this shape cannot be stored so.
+  using MakeStores = std::function<Result<std::vector<S>>(int layer, int head)>;
 
   /// An empty cache. `rope` is needed by policies that renumber positions and by signals that look at raw keys.
-  /// Fails with: what the policy says of the shape; missing_evidence where a needed rope is not given.
+  /// Fails with: what the policy says of the shape, and the stores; missing_evidence where a needed rope is not given.
   static Result<Cache> make(const Shape& shape, P policy, const MakeStores& stores,
                             const RopeTable* rope = nullptr) {
     auto state = policy.start(shape);
@@ -35,8 +35,11 @@ class Cache {
     Cache c(shape, std::move(policy), std::move(*state), rope);
     for (int l = 0; l < shape.layers; ++l) {
       c.layers_.emplace_back();
-      for (int h = 0; h < shape.kv_heads; ++h)
-        c.layers_.back().heads.emplace_back(stores(l, h), shape.dim_k, shape.dim_v);
+      for (int h = 0; h < shape.kv_heads; ++h) {
+        auto tiers = stores(l, h);
+        if (!tiers) return tiers.error();
+        c.layers_.back().heads.emplace_back(*std::move(tiers), shape.dim_k, shape.dim_v);
+      }
     }
     return c;
   }
@@ -104,6 +107,8 @@ class Cache {
     for (const auto& h : l.views) clock.size = std::max(clock.size, h.size());
     const LayerCall<AnyLayer> call{view, seen, clock, layer, {}, rope_};
     if (Status s = policy_.observe(call, state_); !s) return s;
+    if (now.phase == Phase::prefill && !seen.empty())  // what stores learn from a prompt, before anything is encoded
+      for (std::size_t h = 0; h < l.heads.size(); ++h) l.heads[h].fit(l.views[h], seen[h]);
     if (policy_.due(clock)) {
       plans_.clear();
       if (Status s = policy_.plan(call, state_, plans_); !s) return s;

@@ -16,7 +16,7 @@ class HeadCache {
  public:
   struct Tier {
     S store;
-    std::vector<Pos> pos;           ///< [size], ascending
+    std::vector<Pos> pos;           ///< [size]; ascending in tier 0, as entries came in others
     std::vector<float> log_weight;  ///< [size], or empty where all are 0
   };
 
@@ -53,6 +53,12 @@ class HeadCache {
     t.store.append(k, v, n);
     for (Index i = 0; i < n; ++i) t.pos.push_back(first_pos + i);
     if (!t.log_weight.empty()) t.log_weight.resize(t.pos.size(), 0.0f);
+  }
+
+  /// Stores that learn from a prompt (a member `fit(const AnyHead&, const Evidence&)`) look at what came, rows of tier 0.
+  void fit(const AnyHead& head, const Evidence& seen) {
+    for (Tier& t : tiers_)
+      if constexpr (requires { t.store.fit(head, seen); }) t.store.fit(head, seen);
   }
 
   void settle() {
@@ -102,6 +108,10 @@ class HeadCache {
       t.store.read(m.src, 1, row_k_.data(), row_v_.data());
       Tier& to = tiers_[m.tier];
       to.store.append(row_k_.data(), row_v_.data(), 1);
+      if (!t.log_weight.empty() || !to.log_weight.empty()) {
+        to.log_weight.resize(to.pos.size(), 0.0f);
+        to.log_weight.push_back(t.log_weight.empty() ? 0.0f : t.log_weight[std::size_t(m.src)]);
+      }
       to.pos.push_back(t.pos[std::size_t(m.src)]);
     }
     if (plan.move.empty()) return leave(t, plan.drop);
@@ -114,6 +124,13 @@ class HeadCache {
   /// Entries at positions >= pos are gone. Returns how many rows of tier 0 stay.
   Index truncate(Pos pos) {
     for (Tier& t : tiers_) {
+      if (!std::is_sorted(t.pos.begin(), t.pos.end())) {  // entries moved here one by one
+        std::vector<Index> gone;
+        for (std::size_t i = 0; i < t.pos.size(); ++i)
+          if (t.pos[i] >= pos) gone.push_back(Index(i));
+        leave(t, gone);
+        continue;
+      }
       const auto n = std::lower_bound(t.pos.begin(), t.pos.end(), pos) - t.pos.begin();
       if (std::size_t(n) == t.pos.size()) continue;
       t.store.truncate(Index(n));

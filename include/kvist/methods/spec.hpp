@@ -49,6 +49,14 @@ inline std::vector<std::string_view> split(std::string_view s, char separator) {
   return out;
 }
 
+/// The text between the parentheses of `name(...)`, where `clause` is that.
+inline std::optional<std::string_view> inside(std::string_view clause, std::string_view name) {
+  if (clause.size() < name.size() + 2 || clause.substr(0, name.size()) != name || clause[name.size()] != '(' ||
+      clause.back() != ')')
+    return std::nullopt;
+  return clause.substr(name.size() + 1, clause.size() - name.size() - 2);
+}
+
 }  // namespace detail
 
 /// Reads the grammar alone; names and options are looked up by make(). `fault` gets a sentence where it fails.
@@ -102,6 +110,22 @@ inline Result<MadeSpec> make(const Spec& spec, std::string& fault) {
       }
       policy = AnyPolicy(Policy<Never>());
       evicts = oracle = true;
+      continue;
+    }
+    if (const auto inner = detail::inside(clause.name, RotatedInner::info.name)) {
+      if (!clause.options.empty() || stores) {
+        fault = stores ? "SPEC '" + spec.text + "' names two stores" : "rotated takes no options, its store does";
+        return Error{Errc::bad_option, "a SPEC has at most one policy and one store"};
+      }
+      auto parsed = parse_spec(*inner, fault);
+      if (!parsed) return parsed.error();
+      auto made = make(*parsed, fault);
+      if (!made) return made.error();
+      if (!made->stores || made->evicts || parsed->clauses.size() != 1) {
+        fault = "rotated(" + std::string(*inner) + ") wants one store in the parentheses";
+        return Error{Errc::bad_option, "rotated wants one store in the parentheses"};
+      }
+      stores = RotatedInner::wrap(std::move(made->stores));
       continue;
     }
     const Entry* entry = find(clause.name);

@@ -11,6 +11,10 @@
 namespace kvist::inline KVIST_ABI {
 namespace methods {
 
+/// Makes the stores of one head, one for each tier, tier 0 first. Fails with: bad_shape, where rows of the model's head
+/// dimension cannot be stored so.
+using StoreFactory = std::function<Result<std::vector<AnyStore>>(const Shape& shape, int layer, int head)>;
+
 struct ExactOptions {};
 
 /// Entries stored as they come, in the element type T.
@@ -22,8 +26,8 @@ struct Exact {
   using Options = ExactOptions;
   template <class V>
   static void fields(V&, Options&) {}
-  static Result<std::function<std::vector<AnyStore>(const Shape&, int, int)>> make(const Options&) {
-    return std::function<std::vector<AnyStore>(const Shape&, int, int)>([](const Shape& s, int, int) {
+  static Result<StoreFactory> make(const Options&) {
+    return StoreFactory([](const Shape& s, int, int) {
       std::vector<AnyStore> one;
       one.emplace_back(DenseStore<T>(s.dim_k, s.dim_v));
       return one;

@@ -16,6 +16,8 @@ class AnyStore {
 
   void append(const float* k, const float* v, Index n) { p_->append(k, v, n); }
   void settle() { p_->settle(); }
+  /// Nothing, where the store learns nothing from a prompt.
+  void fit(const AnyHead& head, const Evidence& seen) { p_->fit(head, seen); }
   void drop(std::span<const Index> rows) { p_->drop(rows); }
   void truncate(Index n) { p_->truncate(n); }
   void reserve(Index n) { p_->reserve(n); }
@@ -33,6 +35,7 @@ class AnyStore {
     virtual ~Base() = default;
     virtual void append(const float*, const float*, Index) = 0;
     virtual void settle() = 0;
+    virtual void fit(const AnyHead&, const Evidence&) = 0;
     virtual void drop(std::span<const Index>) = 0;
     virtual void truncate(Index) = 0;
     virtual void reserve(Index) = 0;
@@ -51,6 +54,9 @@ class AnyStore {
     explicit Model(S store) : s(std::move(store)) {}
     void append(const float* k, const float* v, Index n) override { s.append(k, v, n); }
     void settle() override { s.settle(); }
+    void fit([[maybe_unused]] const AnyHead& head, [[maybe_unused]] const Evidence& seen) override {
+      if constexpr (requires { s.fit(head, seen); }) s.fit(head, seen);
+    }
     void drop(std::span<const Index> rows) override { s.drop(rows); }
     void truncate(Index n) override { s.truncate(n); }
     void reserve(Index n) override { s.reserve(n); }

@@ -1,0 +1,70 @@
+#pragma once
+// SPDX-License-Identifier: Apache-2.0
+#include <kvist/core/concepts.hpp>
+#include <kvist/storage/codec/affine.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+namespace kvist::inline KVIST_ABI {
+
+/// In each row, the `count` channels farthest from the row's mean are kept as f16 beside the code; C codes the row with the
+/// mean of the others in their place, so that they no longer widen its range.
+///
+/// Layout of a block: C's, then for each row `count` channel numbers (16 bits) and `count` values (f16).
+/// Source: the sparse part of Hooper et al. 2024, arXiv 2401.18079 (KVQuant), per row and without calibration.
+/// Fails with: bad_option (count), what C says.
+template <Codec C>
+struct WithOutliers {
+  using Model = typename C::Model;
+  C inner{};
+  int count = 1;  ///< channels of a row
+
+  Status validate(int d) const {
+    if (count < 1 || count >= d) return Error{Errc::bad_option, "outliers of a row are at least 1 and fewer than d", d - 1, count};
+    if constexpr (requires { inner.validate(d); }) return inner.validate(d);
+    else return Done{};
+  }
+  Index block_rows() const { return inner.block_rows(); }
+  std::size_t block_bytes(int d) const {
+    return inner.block_bytes(d) + std::size_t(inner.block_rows()) * std::size_t(count) * 4;
+  }
+  void encode(const Model& m, const float* rows, Index n, int d, std::byte* out) const {
+    std::vector<float> rest(rows, rows + std::ptrdiff_t(n) * d);
+    std::vector<int> order(static_cast<std::size_t>(d));
+    std::byte* at = out + inner.block_bytes(d);
+    for (Index i = 0; i < n; ++i, at += std::ptrdiff_t(count) * 4) {
+      float* const x = rest.data() + std::ptrdiff_t(i) * d;
+      const float mean = std::accumulate(x, x + d, 0.0f) / float(d);
+      std::iota(order.begin(), order.end(), 0);
+      std::partial_sort(order.begin(), order.begin() + count, order.end(), [&](int a, int b) {
+        const float da = std::fabs(x[a] - mean), db = std::fabs(x[b] - mean);
+        return da > db || (da == db && a < b);
+      });
+      double sum = 0;
+      for (int j = count; j < d; ++j) sum += double(x[order[std::size_t(j)]]);
+      for (int j = 0; j < count; ++j) {
+        const int c = order[std::size_t(j)];
+        const std::uint16_t number = std::uint16_t(c);
+        std::memcpy(at + std::ptrdiff_t(j) * 2, &number, 2);
+        detail::put<f16>(at + std::ptrdiff_t(count) * 2, std::size_t(j), Affine<f16>::stored(x[c]));
+        x[c] = float(sum / double(d - count));
+      }
+    }
+    inner.encode(m, rest.data(), n, d, out);
+  }
+  void decode(const Model& m, const std::byte* in, Index n, int d, float* out) const {
+    inner.decode(m, in, n, d, out);
+    const std::byte* at = in + inner.block_bytes(d);
+    for (Index i = 0; i < n; ++i, at += std::ptrdiff_t(count) * 4)
+      for (int j = 0; j < count; ++j) {
+        std::uint16_t c;
+        std::memcpy(&c, at + std::ptrdiff_t(j) * 2, 2);
+        if (c < d) out[std::ptrdiff_t(i) * d + c] = detail::get<f16>(at + std::ptrdiff_t(count) * 2, std::size_t(j));
+      }
+  }
+};
+
+}  // namespace kvist::inline KVIST_ABI

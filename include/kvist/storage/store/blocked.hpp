@@ -1,0 +1,463 @@
+#pragma once
+// SPDX-License-Identifier: Apache-2.0
+#include <kvist/attention/attend.hpp>
+#include <kvist/core/concepts.hpp>
+#include <kvist/kernels/rows.hpp>
+#include <kvist/kernels/softmax.hpp>
+#include <kvist/storage/store/codec_side.hpp>
+#include <kvist/storage/store/packed_side.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <limits>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace kvist::inline KVIST_ABI {
+
+/// The coded rows of one head behind an exact tail of the newest: keys in a side K, values in a side V (CodecSide,
+/// PackedSide).
+///
+/// append() puts rows into the tail, f32; settle() encodes what may be encoded: keys in steps of `residual` rows (at least
+/// one unit of K), all that make whole steps; of the values, those older than the newest `residual` rows. So the key window
+/// holds 0 .. residual-1 rows after it and the value window `residual`, as KIVI's code does it, and with residual 0 all rows
+/// that fill a unit are coded at once. Rows that a policy drops before settle() never reach a code.
+/// Source: Liu et al. 2024, arXiv 2402.02750; jy-yuan/KIVI, models/llama_kivi.py.
+///
+/// Entries are coded into slots, in order; keys and values of an entry have the same slot. A dropped row's slot is marked
+/// dead in a bitmap. When whole dead units add up to an eighth of the room (and a page, where slots come in pages), the units
+/// behind them move down, bit for bit, and the room falls: rows that stay are never encoded again. A unit along the tokens
+/// (keys of KIVI) leaves only when all its rows are dead.
+/// write() encodes that row anew, once, in its place; within a unit along the tokens it is fitted to the unit's scales.
+/// A tail of residual + 64 rows (or a step + 64) is settled by the next append of a single row, so that an engine that never
+/// settles still gets a coded cache.
+///
+/// bytes(): codes, scales and minima with the room for them, the tail's room, the bitmap. Room grows by an eighth in decode
+/// and is exact (to a page) after a prompt. attend() adds over tiles of 128 slots and allocates nothing for packed sides.
+template <class K, class V>
+class BlockedStore {
+ public:
+  static constexpr Index tile = 128;
+  static constexpr Index slack = 64;  ///< rows that the tail takes beyond its window
+
+  /// Requires: the units of both sides are equal, or that of V is 1; residual >= 0, a multiple of K's unit.
+  BlockedStore(K keys, V values, Index residual)
+      : k_(std::move(keys)), v_(std::move(values)), residual_(residual), step_(std::max(residual, k_.unit())) {
+    KVIST_ASSERT(v_.unit() == 1 || v_.unit() == k_.unit());
+    KVIST_ASSERT(residual >= 0 && residual % k_.unit() == 0);
+  }
+
+  int dim_k() const { return k_.dim(); }
+  int dim_v() const { return v_.dim(); }
+  Index size() const { return live_k_ + tail_k_; }
+  Index residual() const { return residual_; }
+  /// Rows whose keys (values) are coded.
+  Index coded_keys() const { return live_k_; }
+  Index coded_values() const { return live_v_; }
+  /// Slots of coded keys, dead ones counted.
+  Index slots() const { return slots_; }
+  const K& key_side() const { return k_; }
+  const V& value_side() const { return v_; }
+
+  std::size_t bytes() const {
+    return k_.bytes() + v_.bytes() + tk_.bytes() + tv_.bytes() + live_.capacity() * sizeof(std::uint64_t);
+  }
+
+  /// Room for n rows in all, coded ones and a tail that never grows: append, settle and drop then allocate nothing in decode.
+  void reserve(Index n) {
+    const Index want = up(n);
+    reserved_ = std::max(reserved_, want);
+    if (want > room_) set_room(want);
+    live_.reserve(std::size_t(want / 64 + 1));
+    reserved_tail_ = std::max(step_, residual_) + slack + 1;
+    if (reserved_tail_ > tail_room_) set_tail(reserved_tail_);
+  }
+
+  void append(const float* k, const float* v, Index n) {
+    if (n <= 0) return;
+    if (n == 1 && tail_v_ >= std::max(step_, residual_) + slack) settle();
+    grow_tail(std::max(tail_k_, tail_v_) + n);
+    std::copy_n(k, std::ptrdiff_t(n) * dim_k(), tk_.data() + std::ptrdiff_t(tail_k_) * dim_k());
+    std::copy_n(v, std::ptrdiff_t(n) * dim_v(), tv_.data() + std::ptrdiff_t(tail_v_) * dim_v());
+    tail_k_ += n;
+    tail_v_ += n;
+  }
+
+  void settle() {
+    const bool together = v_.unit() > 1;  // values by units have no window of their own
+    if (tail_k_ >= step_) {
+      const Index n = tail_k_ / step_ * step_;
+      const Index need = up(slots_ + n);
+      if (need > room_) set_room(slots_ == 0 ? need : std::max(need, up(room_ + room_ / 8)));
+      k_.encode(slots_, tk_.data(), n);
+      if (together) v_.encode(slots_, tv_.data(), n);
+      live_.resize(std::size_t((slots_ + n + 63) / 64), 0);
+      for (Index i = slots_; i < slots_ + n; ++i) live_[std::size_t(i / 64)] |= std::uint64_t{1} << (i % 64);
+      slots_ += n;
+      live_k_ += n;
+      take_front(tk_, tail_k_, n, dim_k());
+      if (together) {
+        value_slots_ = slots_;
+        live_v_ += n;
+        take_front(tv_, tail_v_, n, dim_v());
+      }
+    }
+    if (!together) settle_values();
+    const Index most = std::max(tail_k_, tail_v_);
+    if (tail_room_ > reserved_tail_ && tail_room_ > 2 * most + slack) shrink_tail(std::max(most, reserved_tail_));
+  }
+
+  /// Takes rows out; the others keep their order and their bits. Requires: ascending, each row once, in range.
+  void drop(std::span<const Index> rows) {
+    if (rows.empty()) return;
+    KVIST_ASSERT(rows.front() >= 0 && rows.back() < size());
+    const auto split = [&](Index coded) { return std::lower_bound(rows.begin(), rows.end(), coded) - rows.begin(); };
+    const auto gone_k = rows.subspan(std::size_t(split(live_k_))), gone_v = rows.subspan(std::size_t(split(live_v_)));
+    erase(tk_, tail_k_, gone_k, live_k_, dim_k());
+    erase(tv_, tail_v_, gone_v, live_v_, dim_v());
+    kill(rows.first(rows.size() - gone_k.size()));
+    live_k_ -= Index(rows.size() - gone_k.size());
+    live_v_ -= Index(rows.size() - gone_v.size());
+    repack();
+    const Index most = std::max(tail_k_, tail_v_);
+    if (tail_room_ > reserved_tail_ && tail_room_ > 2 * most + slack) shrink_tail(std::max(most, reserved_tail_));
+  }
+
+  /// Forgets the rows from n on; their room stays for those that follow.
+  void truncate(Index n) {
+    KVIST_ASSERT(n >= 0);
+    if (n >= size()) return;
+    if (n >= live_k_) {
+      tail_k_ = n - live_k_;
+    } else {
+      tail_k_ = 0;
+      const Index end = slot_of(n);  // slots from there on hold nothing
+      slots_ = std::min(slots_, (end + k_.unit() - 1) / k_.unit() * k_.unit());
+      live_.resize(std::size_t((slots_ + 63) / 64));
+      for (Index i = end; i < Index(live_.size()) * 64; ++i)
+        live_[std::size_t(i / 64)] &= ~(std::uint64_t{1} << (i % 64));
+      live_k_ = n;
+    }
+    tail_v_ = std::max<Index>(0, n - live_v_);
+    live_v_ = std::min(live_v_, n);
+    value_slots_ = std::min(value_slots_, slots_);
+  }
+
+  /// Row i gets a new key and value; either may be null and then stays.
+  void write(Index i, const float* k, const float* v) {
+    KVIST_ASSERT(i >= 0 && i < size());
+    const Index slot = i < live_k_ ? slot_of(i) : 0;
+    if (k != nullptr) {
+      if (i < live_k_) k_.rewrite(slot, k);
+      else std::copy_n(k, dim_k(), tk_.data() + std::ptrdiff_t(i - live_k_) * dim_k());
+    }
+    if (v != nullptr) {
+      if (i < live_v_) v_.rewrite(slot, v);
+      else std::copy_n(v, dim_v(), tv_.data() + std::ptrdiff_t(i - live_v_) * dim_v());
+    }
+  }
+
+  /// Rows first .. first+n-1 decoded: k [n, dk], v [n, dv]; either may be null.
+  void read(Index first, Index n, float* k, float* v) const {
+    KVIST_ASSERT(first >= 0 && n >= 0 && first + n <= size());
+    if (k != nullptr) read_side(k_, live_k_, tk_, first, n, k);
+    if (v != nullptr) read_side(v_, live_v_, tv_, first, n, v);
+  }
+
+  void attend(const AttendArgs& args, const AttnState& state) const {
+    for (int g = 0; g < args.group; g += detail::attend_queries) {
+      const int group = std::min(detail::attend_queries, args.group - g);
+      attend_16(detail::part_of(args, g, group, dim_k()), detail::part_of(state, g, group));
+    }
+  }
+
+  ReaderRows keys() const {
+    return {[](const void* s, Index first, Index n, float* out) {
+              static_cast<const BlockedStore*>(s)->read(first, n, out, nullptr);
+            },
+            this, size(), dim_k()};
+  }
+  ReaderRows values() const {
+    return {[](const void* s, Index first, Index n, float* out) {
+              static_cast<const BlockedStore*>(s)->read(first, n, nullptr, out);
+            },
+            this, size(), dim_v()};
+  }
+
+  BlockedStore clone() const {
+    BlockedStore c(k_.clone(), v_.clone(), residual_);
+    c.live_ = live_;
+    c.slots_ = slots_, c.value_slots_ = value_slots_, c.live_k_ = live_k_, c.live_v_ = live_v_, c.room_ = room_;
+    c.grow_tail(std::max(tail_k_, tail_v_));
+    std::copy_n(tk_.data(), std::ptrdiff_t(tail_k_) * dim_k(), c.tk_.data());
+    std::copy_n(tv_.data(), std::ptrdiff_t(tail_v_) * dim_v(), c.tv_.data());
+    c.tail_k_ = tail_k_, c.tail_v_ = tail_v_;
+    return c;
+  }
+
+ private:
+  /// Slots come in whole units and pages.
+  Index up(Index n) const {
+    const Index by = std::max({k_.unit(), K::quantum, V::quantum});
+    return (n + by - 1) / by * by;
+  }
+  void set_room(Index slots) {
+    k_.resize(slots);
+    v_.resize(slots);
+    room_ = slots;
+  }
+
+  void grow_tail(Index n) {
+    if (n <= tail_room_) return;
+    set_tail(tail_room_ == 0 ? n : std::max(n, tail_room_ + tail_room_ / 8 + 8));
+  }
+  void shrink_tail(Index n) { set_tail(n); }
+  void set_tail(Index n) {
+    tk_.resize(std::size_t(n) * std::size_t(dim_k()));
+    tv_.resize(std::size_t(n) * std::size_t(dim_v()));
+    tail_room_ = n;
+  }
+  static void take_front(Buffer<float>& rows, Index& n, Index gone, int d) {
+    if (n > gone)
+      std::memmove(rows.data(), rows.data() + std::ptrdiff_t(gone) * d,
+                   std::size_t(n - gone) * std::size_t(d) * sizeof(float));
+    n -= gone;
+  }
+  static void erase(Buffer<float>& rows, Index& n, std::span<const Index> gone, Index first, int d) {
+    if (gone.empty()) return;
+    Index to = gone.front() - first;
+    std::size_t next = 0;
+    for (Index from = to; from < n; ++from) {
+      if (next < gone.size() && gone[next] - first == from) {
+        ++next;
+        continue;
+      }
+      std::copy_n(rows.data() + std::ptrdiff_t(from) * d, d, rows.data() + std::ptrdiff_t(to) * d);
+      ++to;
+    }
+    n = to;
+  }
+
+  bool alive(Index slot) const { return ((live_[std::size_t(slot / 64)] >> (slot % 64)) & 1u) != 0; }
+  /// Bits of slots at .. at+63.
+  std::uint64_t word(Index at) const {
+    return std::size_t(at / 64) < live_.size() ? live_[std::size_t(at / 64)] : 0;
+  }
+  /// The slot of coded row `row`; the end of the slots for row = live_k_.
+  Index slot_of(Index row) const {
+    if (live_k_ == slots_) return row;
+    for (std::size_t w = 0; w < live_.size(); ++w) {
+      const Index here = Index(std::popcount(live_[w]));
+      if (row >= here) {
+        row -= here;
+        continue;
+      }
+      std::uint64_t bits = live_[w];
+      for (; row > 0; --row) bits &= bits - 1;
+      return Index(w) * 64 + Index(std::countr_zero(bits));
+    }
+    return slots_;
+  }
+
+  void settle_values() {
+    Index n = std::min(tail_v_ - residual_, live_k_ - live_v_);  // never ahead of the keys
+    if (n <= 0) return;
+    const float* from = tv_.data();
+    for (Index left = n; left > 0;) {
+      while (!alive(value_slots_)) ++value_slots_;
+      Index run = 1;
+      while (run < left && alive(value_slots_ + run)) ++run;
+      v_.encode(value_slots_, from, run);
+      from += std::ptrdiff_t(run) * dim_v();
+      value_slots_ += run;
+      left -= run;
+    }
+    live_v_ += n;
+    take_front(tv_, tail_v_, n, dim_v());
+  }
+
+  /// Marks coded rows dead.
+  void kill(std::span<const Index> rows) {
+    std::size_t next = 0;
+    Index row = 0;  // the first of the word, as rows were numbered before
+    for (std::size_t w = 0; w < live_.size() && next < rows.size(); ++w) {
+      const std::uint64_t bits = live_[w];
+      const Index here = Index(std::popcount(bits));
+      if (rows[next] < row + here) {
+        std::uint64_t gone = 0;
+        Index r = row;
+        for (std::uint64_t left = bits; left != 0 && next < rows.size(); left &= left - 1, ++r)
+          if (rows[next] == r) gone |= left & (~left + 1), ++next;
+        live_[w] = bits & ~gone;
+      }
+      row += here;
+    }
+  }
+
+  bool unit_alive(Index first) const {
+    for (Index i = first; i < first + k_.unit(); ++i)
+      if (alive(i)) return true;
+    return false;
+  }
+  void set_alive(Index slot, bool to) {
+    const std::uint64_t bit = std::uint64_t{1} << (slot % 64);
+    std::uint64_t& w = live_[std::size_t(slot / 64)];
+    w = to ? w | bit : w & ~bit;
+  }
+
+  /// Closes up dead units where that frees enough.
+  void repack() {
+    const Index unit = k_.unit(), enough = std::max(up(1), room_ / 8);
+    if (slots_ - live_k_ < std::min(enough, slots_)) return;
+    Index dead = 0;
+    for (Index at = 0; at < slots_; at += unit) dead += unit_alive(at) ? 0 : unit;
+    if (dead == 0 || dead < std::min(enough, slots_)) return;
+    Index to = 0, values = 0;
+    for (Index from = 0; from < slots_; from += unit) {
+      if (!unit_alive(from)) continue;
+      const Index coded = std::clamp<Index>(value_slots_ - from, 0, unit);
+      if (from != to) {
+        k_.move(from, to);
+        for (Index i = 0; i < coded; i += v_.unit()) v_.move(from + i, to + i);
+        for (Index i = 0; i < unit; ++i) set_alive(to + i, alive(from + i));
+      }
+      if (coded > 0) values = to + coded;
+      to += unit;
+    }
+    for (Index i = to; i < slots_; ++i) set_alive(i, false);
+    slots_ = to;
+    value_slots_ = values;
+    live_.resize(std::size_t((slots_ + 63) / 64));
+    const Index want = std::max(up(slots_), reserved_);
+    if (want < room_) {
+      set_room(want);
+      if (reserved_ == 0) live_.shrink_to_fit();
+    }
+  }
+
+  template <class Side>
+  void read_side(const Side& side, Index coded, const Buffer<float>& tail, Index first, Index n, float* out) const {
+    const int d = side.dim();
+    const Index here = std::clamp<Index>(coded - first, 0, n);
+    for (Index i = 0, slot = here > 0 ? slot_of(first) : 0; i < here;) {
+      while (!alive(slot)) ++slot;
+      Index run = 1;
+      while (i + run < here && alive(slot + run)) ++run;
+      side.decode(slot, run, out + std::ptrdiff_t(i) * d);
+      i += run;
+      slot += run;
+    }
+    if (n > here)
+      std::copy_n(tail.data() + std::ptrdiff_t(first + here - coded) * d, std::ptrdiff_t(n - here) * d,
+                  out + std::ptrdiff_t(here) * d);
+  }
+
+  // Logits, softmax and values of one tile. Its entries are rows row .. row+live-1; `slot_bits` says which of its lanes hold
+  // them. `f(w)` adds the values with weights w [group][tile], 0 where nothing is seen.
+  template <class F>
+  void finish_tile(float (*logits)[tile], Index count, const std::uint64_t* bits, Index row, const AttendArgs& a,
+                   const AttnState& s, F&& f) const {
+    constexpr float none = -std::numeric_limits<float>::infinity();
+    Index lane_of[tile];
+    Index live = 0;
+    for (Index w = 0; w * 64 < count; ++w)
+      for (std::uint64_t b = bits[w]; b != 0; b &= b - 1) lane_of[live++] = w * 64 + Index(std::countr_zero(b));
+    bool seen[tile];
+    const Index* only = a.only.empty() ? nullptr : std::lower_bound(a.only.data(), a.only.data() + a.only.size(), row);
+    bool all = live == tile;
+    for (Index i = 0; i < live; ++i) {
+      seen[i] = row + i >= a.first;
+      if (only != nullptr) {
+        while (only != a.only.data() + a.only.size() && *only < row + i) ++only;
+        seen[i] = seen[i] && only != a.only.data() + a.only.size() && *only == row + i;
+      }
+      all = all && seen[i];
+    }
+    for (int g = 0; g < a.group; ++g) {
+      float* const x = logits[g];
+      if (a.soft_cap > 0) kernels::soft_cap(x, count, a.soft_cap);
+      if (a.bias != nullptr)
+        for (Index i = 0; i < live; ++i) x[lane_of[i]] += a.bias[row + i];
+      if (!all) {  // lanes of dead, hidden and missing entries count nothing
+        float kept[tile];
+        for (Index i = 0; i < live; ++i) kept[i] = seen[i] ? x[lane_of[i]] : none;
+        std::fill_n(x, tile, none);
+        for (Index i = 0; i < live; ++i) x[lane_of[i]] = kept[i];
+      }
+      if (a.logits != nullptr)
+        for (Index i = 0; i < live; ++i) a.logits[g * a.logits_stride + row + i] = x[lane_of[i]];
+      kernels::online_softmax(x, tile, s.m[g], s.l[g], s.row(g), s.dim_v);
+    }
+    f(lane_of, live);
+  }
+
+  bool none_seen(const AttendArgs& a, Index row, Index count) const {
+    if (row + count <= a.first) return true;
+    if (a.only.empty()) return false;
+    const auto at = std::lower_bound(a.only.begin(), a.only.end(), row);
+    return at == a.only.end() || *at >= row + count;
+  }
+
+  void attend_16(const AttendArgs& a, const AttnState& s) const {
+    alignas(64) float logits[detail::attend_queries][tile];
+    alignas(64) float later[detail::attend_queries][tile];  // weights of entries whose values are not coded yet
+    typename K::Query query;
+    if (slots_ > 0) k_.prepare(a.q, a.group, a.scale, query);
+    Index row = 0;
+    for (Index at = 0; at < slots_; at += tile) {
+      const Index count = std::min(tile, slots_ - at);
+      const std::uint64_t bits[2] = {word(at), word(at + 64)};
+      const Index live = Index(std::popcount(bits[0]) + std::popcount(bits[1]));
+      if (live == 0 || none_seen(a, row, live)) {
+        detail::hide_logits(a, row, live);
+        row += live;
+        continue;
+      }
+      k_.logits(query, at, count, &logits[0][0], tile);
+      finish_tile(logits, count, bits, row, a, s, [&](const Index* lane_of, Index n) {
+        const Index coded = std::clamp<Index>(live_v_ - row, 0, n);
+        if (coded < n)
+          for (int g = 0; g < a.group; ++g)
+            for (Index i = coded; i < n; ++i) {
+              later[g][i - coded] = logits[g][lane_of[i]];
+              logits[g][lane_of[i]] = 0;
+            }
+        if (coded > 0) v_.sum(at, std::min(count, value_slots_ - at), &logits[0][0], tile, a.group, s.o);
+        if (coded < n)
+          kernels::axpy_group(
+              rows(tv_.data() + std::ptrdiff_t(row + coded - live_v_) * dim_v(), n - coded, dim_v()), &later[0][0],
+              tile, a.group, s.o);
+      });
+      row += live;
+    }
+    for (Index at = 0; at < tail_k_; at += tile, row += tile) {
+      const Index count = std::min(tile, tail_k_ - at);
+      if (none_seen(a, row, count)) {
+        detail::hide_logits(a, row, count);
+        continue;
+      }
+      kernels::dot_group(rows(tk_.data() + std::ptrdiff_t(at) * dim_k(), count, dim_k()), a.q, a.group, a.scale,
+                         &logits[0][0], tile);
+      const auto ones = [&](Index n) { return n >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << std::max<Index>(n, 0)) - 1; };
+      const std::uint64_t bits[2] = {ones(count), ones(count - 64)};
+      finish_tile(logits, count, bits, row, a, s, [&](const Index*, Index n) {
+        kernels::axpy_group(rows(tv_.data() + std::ptrdiff_t(row - live_v_) * dim_v(), n, dim_v()), &logits[0][0], tile,
+                            a.group, s.o);
+      });
+    }
+  }
+
+  K k_;
+  V v_;
+  Index residual_ = 0, step_ = 1;
+  Buffer<float> tk_, tv_;                // rows [tail_room, d] of the tails, oldest first
+  Index tail_k_ = 0, tail_v_ = 0, tail_room_ = 0, reserved_tail_ = 0;
+  std::vector<std::uint64_t> live_;      // a bit for each slot with coded keys
+  Index slots_ = 0, value_slots_ = 0;    // ends of coded keys and values
+  Index live_k_ = 0, live_v_ = 0;        // rows among them
+  Index room_ = 0, reserved_ = 0;        // slots that there is memory for, and that were asked for
+};
+
+}  // namespace kvist::inline KVIST_ABI

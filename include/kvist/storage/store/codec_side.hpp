@@ -1,0 +1,126 @@
+#pragma once
+// SPDX-License-Identifier: Apache-2.0
+#include <kvist/core/concepts.hpp>
+#include <kvist/kernels/rows.hpp>
+#include <kvist/storage/buffer.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace kvist::inline KVIST_ABI {
+
+/// The keys, or the values, of a BlockedStore as any Codec writes them: blocks side by side, decoded to a small tile where
+/// attention reads them.
+template <Codec C>
+class CodecSide {
+ public:
+  static constexpr Index quantum = 1;  ///< slots that room is made for at once, besides whole blocks
+  struct Query {
+    const float* q = nullptr;
+    int group = 0;
+    float scale = 1;
+  };
+
+  CodecSide() requires std::default_initializable<C> = default;
+  CodecSide(C codec, int dim) : codec_(std::move(codec)), dim_(dim) {}
+
+  int dim() const { return dim_; }
+  Index unit() const { return codec_.block_rows(); }  ///< slots that are encoded together
+  std::size_t bytes() const { return data_.bytes(); }
+  const C& codec() const { return codec_; }
+
+  /// Room for that many slots, a multiple of unit(); the first min(old, new) keep their bytes.
+  void resize(Index slots) {
+    const std::size_t had = data_.size();
+    data_.resize(std::size_t(slots / unit()) * block_bytes());
+    if (data_.size() > had) std::memset(data_.data() + had, 0, data_.size() - had);
+  }
+
+  /// n rows [n, dim] into slots `slot` and on; slot is a multiple of unit().
+  void encode(Index slot, const float* rows, Index n) {
+    for (Index i = 0; i < n; i += unit())
+      codec_.encode(model_, rows + std::ptrdiff_t(i) * dim_, std::min(unit(), n - i), dim_, block(slot + i));
+  }
+  /// One slot gets a new row; others keep their bits.
+  void rewrite(Index slot, const float* row) {
+    if constexpr (requires { codec_.rewrite(model_, block(slot), slot, dim_, row); })
+      codec_.rewrite(model_, block(slot), slot % unit(), dim_, row);
+    else if (unit() == 1) codec_.encode(model_, row, 1, dim_, block(slot));
+  }
+  /// Copies a unit, bit for bit.
+  void move(Index from, Index to) { std::memcpy(block(to), block(from), block_bytes()); }
+
+  void decode(Index slot, Index n, float* out) const {
+    if (unit() == 1) {
+      for (Index i = 0; i < n; ++i) codec_.decode(model_, block(slot + i), 1, dim_, out + std::ptrdiff_t(i) * dim_);
+      return;
+    }
+    std::vector<float> whole;
+    for (Index i = slot, end = slot + n; i < end;) {
+      const Index inside = i % unit(), count = std::min(unit() - inside, end - i);
+      float* const to = out + std::ptrdiff_t(i - slot) * dim_;
+      if (inside == 0) {
+        codec_.decode(model_, block(i), count, dim_, to);
+      } else {
+        whole.resize(std::size_t(inside + count) * std::size_t(dim_));
+        codec_.decode(model_, block(i), inside + count, dim_, whole.data());
+        std::copy_n(whole.data() + std::ptrdiff_t(inside) * dim_, std::ptrdiff_t(count) * dim_, to);
+      }
+      i += count;
+    }
+  }
+
+  void prepare(const float* q, int group, float scale, Query& out) const { out = {q, group, scale}; }
+
+  /// logits[g * stride + i] of slots at .. at+n-1.
+  void logits(const Query& query, Index at, Index n, float* out, std::ptrdiff_t stride) const {
+    for_each_tile(at, n, [&](const Rows<float>& run, Index first) {
+      kernels::dot_group(run, query.q, query.group, query.scale, out + first, stride);
+    });
+  }
+  /// o [group, dim] += sum of w[g * stride + i] * slot at + i.
+  void sum(Index at, Index n, const float* w, std::ptrdiff_t stride, int group, float* o) const {
+    for_each_tile(at, n, [&](const Rows<float>& run, Index first) {
+      kernels::axpy_group(run, w + first, stride, group, o);
+    });
+  }
+
+  CodecSide clone() const {
+    CodecSide copy(codec_, dim_);
+    copy.data_.resize(data_.size());
+    if (data_.size() > 0) std::memcpy(copy.data_.data(), data_.data(), data_.size());
+    return copy;
+  }
+
+  std::span<const std::byte> coded() const { return {data_.data(), data_.size()}; }
+  std::span<std::byte> coded() { return {data_.data(), data_.size()}; }
+
+ private:
+  static constexpr int tile_floats = 8192;
+  std::size_t block_bytes() const { return codec_.block_bytes(dim_); }
+  std::byte* block(Index slot) { return data_.data() + std::size_t(slot / unit()) * block_bytes(); }
+  const std::byte* block(Index slot) const { return data_.data() + std::size_t(slot / unit()) * block_bytes(); }
+
+  template <class F>
+  void for_each_tile(Index at, Index n, F f) const {
+    alignas(64) float tile[tile_floats];
+    const Index most = std::max<Index>(1, tile_floats / dim_);
+    for (Index i = 0; i < n;) {
+      Index count = std::min(most, n - i);
+      if (unit() <= most) count = std::min(count, most - (at + i + most) % unit());  // ends where a block ends
+      decode(at + i, count, tile);
+      f(Rows<float>{tile, count, dim_, dim_, 1}, i);
+      i += count;
+    }
+  }
+
+  C codec_;
+  typename C::Model model_{};
+  int dim_ = 0;
+  Buffer<std::byte> data_;
+};
+
+}  // namespace kvist::inline KVIST_ABI

@@ -1,0 +1,151 @@
+#pragma once
+// SPDX-License-Identifier: Apache-2.0
+#include <kvist/core/concepts.hpp>
+#include <kvist/kernels/packed.hpp>
+#include <kvist/storage/buffer.hpp>
+#include <kvist/storage/codec/affine.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+
+namespace kvist::inline KVIST_ABI {
+
+/// The keys, or the values, of a BlockedStore as packed pages of 128 slots, which the fused kernels read without decoding.
+/// The codes, scales and minima are those of IntChannel and IntToken with f16 scales; only their places differ.
+/// Requires: layout.valid(), layout.minima, layout.centre == 0, layout.dim <= 512.
+class PackedSide {
+ public:
+  static constexpr Index quantum = kernels::PackedLayout::page;
+  struct Query {
+    static constexpr int most = 16 / kernels::PackedQuery::max_group;
+    kernels::PackedQuery part[most];
+    int group = 0;
+  };
+
+  PackedSide() = default;
+  PackedSide(const kernels::PackedLayout& layout, kernels::Accuracy accuracy) : layout_(layout), accuracy_(accuracy) {}
+
+  int dim() const { return layout_.dim; }
+  Index unit() const { return layout_.along == kernels::GroupAlong::entries ? layout_.group : 1; }
+  std::size_t bytes() const { return data_.bytes(); }
+  const kernels::PackedLayout& layout() const { return layout_; }
+
+  /// Room for that many slots, a multiple of 128.
+  void resize(Index slots) {
+    const std::size_t had = data_.size();
+    data_.resize(std::size_t(slots / quantum) * layout_.bytes());
+    if (data_.size() > had) std::memset(data_.data() + had, 0, data_.size() - had);
+  }
+
+  /// n rows [n, dim] into slots `slot` and on; slot is a multiple of unit().
+  void encode(Index slot, const float* rows, Index n) {
+    const int d = layout_.dim, top = (1 << layout_.bits) - 1;
+    const Index u = unit();
+    for (Index i = 0; i < n; i += u, rows += std::ptrdiff_t(u) * d) {
+      std::uint8_t* const page = page_of(slot + i);
+      const Index t = (slot + i) % quantum;
+      const Index count = std::min(u, n - i);
+      if (layout_.along == kernels::GroupAlong::entries) {
+        for (int c = 0; c < d; ++c) code_group(page, t, count, c, 1, rows + c, d, top);
+      } else {
+        for (int c = 0; c < d; c += layout_.group)
+          code_group(page, t, 1, c, std::min(layout_.group, d - c), rows + c, 1, top);
+      }
+    }
+  }
+  /// One slot gets a new row; others keep their bits. In a group along the tokens the row is fitted to its scales.
+  void rewrite(Index slot, const float* row) {
+    if (unit() == 1) return encode(slot, row, 1);
+    std::uint8_t* const page = page_of(slot);
+    const Index t = slot % quantum;
+    for (int c = 0; c < layout_.dim; ++c) {
+      const std::size_t s = layout_.scale_index(t, c);
+      const Affine<f16> a{to_f32(layout_.scales(page)[s]), to_f32(layout_.minimums(page)[s])};
+      layout_.set_code(page, t, c, a.code(row[c], (1 << layout_.bits) - 1));
+    }
+  }
+  /// Copies a unit, bit for bit.
+  void move(Index from, Index to) {
+    std::uint8_t *const a = page_of(from), *const b = page_of(to);
+    const Index u = unit();
+    for (Index i = 0; i < u; ++i)
+      for (int c = 0; c < layout_.dim; ++c)
+        layout_.set_code(b, to % quantum + i, c, layout_.code(a, from % quantum + i, c));
+    const int step = u > 1 ? 1 : layout_.group;
+    for (int c = 0; c < layout_.dim; c += step) {
+      const std::size_t s = layout_.scale_index(from % quantum, c), t = layout_.scale_index(to % quantum, c);
+      layout_.scales(b)[t] = layout_.scales(a)[s];
+      layout_.minimums(b)[t] = layout_.minimums(a)[s];
+    }
+  }
+  void decode(Index slot, Index n, float* out) const {
+    for (Index i = slot, end = slot + n; i < end;) {
+      const Index count = std::min(quantum - i % quantum, end - i);
+      kernels::unpack(layout_, page_of(i), i % quantum, count, out + std::ptrdiff_t(i - slot) * layout_.dim);
+      i += count;
+    }
+  }
+
+  void prepare(const float* q, int group, float scale, Query& out) const {
+    out.group = group;
+    for (int g = 0; g < group; g += most_queries)
+      kernels::prepare(layout_, q + std::ptrdiff_t(g) * layout_.dim, std::min(most_queries, group - g), scale, accuracy_,
+                       out.part[g / most_queries]);
+  }
+  /// Logits of the page's 128 slots from `at` on, a multiple of 128; those of slots that hold nothing are to be ignored.
+  void logits(const Query& query, Index at, Index, float* out, std::ptrdiff_t stride) const {
+    for (int g = 0; g < query.group; g += most_queries)
+      kernels::key_logits(layout_, page_of(at), query.part[g / most_queries], out + g * stride, stride,
+                          g == 0 ? ahead(at) : kernels::Ahead{});
+  }
+  /// o [group, dim] += sum of w[g * stride + i] * slot at + i over the page's 128 slots.
+  void sum(Index at, Index, const float* w, std::ptrdiff_t stride, int group, float* o) const {
+    for (int g = 0; g < group; g += most_queries)
+      kernels::value_sum(layout_, page_of(at), w + g * stride, stride, std::min(most_queries, group - g), accuracy_,
+                         o + std::ptrdiff_t(g) * layout_.dim, g == 0 ? ahead(at) : kernels::Ahead{});
+  }
+
+  PackedSide clone() const {
+    PackedSide copy(layout_, accuracy_);
+    copy.data_.resize(data_.size());
+    if (data_.size() > 0) std::memcpy(copy.data_.data(), data_.data(), data_.size());
+    return copy;
+  }
+
+  std::span<const std::byte> coded() const { return std::as_bytes(std::span(data_.data(), data_.size())); }
+  std::span<std::byte> coded() { return std::as_writable_bytes(std::span(data_.data(), data_.size())); }
+
+ private:
+  static constexpr int most_queries = kernels::PackedQuery::max_group;
+  static constexpr std::size_t far = 16384;  // bytes of this side between what is read and what is asked for
+
+  std::uint8_t* page_of(Index slot) { return data_.data() + std::size_t(slot / quantum) * layout_.bytes(); }
+  const std::uint8_t* page_of(Index slot) const { return data_.data() + std::size_t(slot / quantum) * layout_.bytes(); }
+
+  kernels::Ahead ahead(Index at) const {
+    const std::size_t page = layout_.bytes(), next = std::size_t(at / quantum) + std::max<std::size_t>(1, far / page);
+    if ((next + 1) * page > data_.size()) return {};
+    return {data_.data() + next * page, page};
+  }
+
+  /// A group of `entries` x `channels` numbers, x[i * stride]: one of the two is 1.
+  void code_group(std::uint8_t* page, Index t, Index entries, int c, int channels, const float* x, std::ptrdiff_t stride,
+                  int top) {
+    const Index n = entries * Index(channels);
+    float least, largest;
+    detail::range_of(x, n, stride, least, largest);
+    const auto a = Affine<f16>::of(least, largest, top);
+    const std::size_t s = layout_.scale_index(t, c);
+    layout_.scales(page)[s] = to_f16(a.scale);
+    layout_.minimums(page)[s] = to_f16(a.minimum);
+    for (Index i = 0; i < n; ++i)
+      layout_.set_code(page, entries > 1 ? t + i : t, entries > 1 ? c : c + int(i), a.code(x[i * stride], top));
+  }
+
+  kernels::PackedLayout layout_;
+  kernels::Accuracy accuracy_ = kernels::Accuracy::exact;
+  Buffer<std::uint8_t> data_;
+};
+
+}  // namespace kvist::inline KVIST_ABI
