@@ -38,6 +38,7 @@ class AnyPolicy {
   bool due(const Clock& now) const { return p_->due(now); }
   unsigned makes() const { return p_->makes(); }
   bool compact() const { return p_->compact(); }
+  bool in_order() const { return p_->in_order(); }
   Status observe(const LayerCall<AnyLayer>& call, State& st) const { return p_->observe(call, *st.p_); }
   Status plan(const LayerCall<AnyLayer>& call, State& st, std::vector<Plan>& out) const {
     return p_->plan(call, *st.p_, out);
@@ -45,6 +46,10 @@ class AnyPolicy {
   void applied(const Plan& plan, State& st) const { p_->applied(plan, *st.p_); }
   void truncate(State& st, int layer, int head, Index n, Pos pos) const {
     p_->truncate(*st.p_, layer, head, n, pos);
+  }
+  /// Scores of one head's entries as the last plan made them, for reports; valid until the next call.
+  std::span<const float> scores(const State& st, int layer, int head) const {
+    return p_->scores(*st.p_, layer, head);
   }
 
  private:
@@ -55,10 +60,12 @@ class AnyPolicy {
     virtual bool due(const Clock&) const = 0;
     virtual unsigned makes() const = 0;
     virtual bool compact() const = 0;
+    virtual bool in_order() const = 0;
     virtual Status observe(const LayerCall<AnyLayer>&, StateBase&) const = 0;
     virtual Status plan(const LayerCall<AnyLayer>&, StateBase&, std::vector<Plan>&) const = 0;
     virtual void applied(const Plan&, StateBase&) const = 0;
     virtual void truncate(StateBase&, int, int, Index, Pos) const = 0;
+    virtual std::span<const float> scores(const StateBase&, int, int) const = 0;
   };
   template <class P>
   struct Model final : Base {
@@ -81,6 +88,7 @@ class AnyPolicy {
     bool due(const Clock& now) const override { return policy.due(now); }
     unsigned makes() const override { return P::makes(); }
     bool compact() const override { return P::compact(); }
+    bool in_order() const override { return P::in_order(); }
     Status observe(const LayerCall<AnyLayer>& call, StateBase& st) const override {
       return policy.observe(call, held(st));
     }
@@ -90,6 +98,9 @@ class AnyPolicy {
     void applied(const Plan& plan, StateBase& st) const override { policy.applied(plan, held(st)); }
     void truncate(StateBase& st, int layer, int head, Index n, Pos pos) const override {
       policy.truncate(held(st), layer, head, n, pos);
+    }
+    std::span<const float> scores(const StateBase& st, int layer, int head) const override {
+      return static_cast<const Held&>(st).state.layers[std::size_t(layer)].heads[std::size_t(head)].scores;
     }
   };
   std::shared_ptr<const Base> p_;

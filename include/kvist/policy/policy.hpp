@@ -141,6 +141,8 @@ class Policy {
   bool due(const Clock& now) const { return schedule.due(now); }
   static constexpr unsigned makes() { return DisposePart::makes; }
   static constexpr bool compact() { return PositionsPart::compact; }
+  /// Must layers be processed one after another, from the first to the last?
+  static constexpr bool in_order() { return LayersPart::cascades; }
 
   /// Folds the evidence of one call into the records of one layer.
   /// Fails with: missing_evidence, bad_shape; nothing has changed then.
@@ -152,6 +154,7 @@ class Policy {
       auto& mine = layer.heads[std::size_t(h)];
       const auto& head = call.view.head(h);
       mine.entries.resize(std::size_t(head.size()));
+      if (head.size() == 0) continue;
       if constexpr (requires { signal.observe(context(call, st, h, head), std::span(mine.entries), mine.own); })
         if (Status s = signal.observe(context(call, st, h, head), std::span(mine.entries), mine.own); !s)
           return s;
@@ -271,6 +274,7 @@ class Policy {
       if (Index(head.pos.size()) != head.size() || head.values.size() != head.size())
         return Error{Errc::bad_shape, "keys, values and positions of a head must be equally many",
                      head.size(), (long long)head.pos.size()};
+      if (head.size() == 0) continue;  // nothing that could have been seen
       if (Status s = detail::check_evidence(call.seen.empty() ? Evidence{} : call.seen[std::size_t(h)], want,
                                             st.shape, head.size());
           !s)
@@ -311,6 +315,7 @@ class Policy {
                      "every plan",
                      (long long)mine.entries.size(), head.size()};
       mine.scores.resize(mine.entries.size());
+      if (head.size() == 0) continue;
       if (Status s =
               signal.score(context(call, st, h, head),
                            std::span<const typename SignalPart::Entry>(mine.entries), mine.own, mine.scores);
