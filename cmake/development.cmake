@@ -53,6 +53,15 @@ if(KVIST_NATIVE AND NOT CMAKE_CROSSCOMPILING)
   endif()
 endif()
 
+# kvist_registry, kvist_registry_native: the list of all methods, compiled once for the programs of several files that use
+# it (methods/registry.hpp says why), with and without -march=native.
+foreach(flavour "" _native)
+  add_library(kvist_registry${flavour} STATIC EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/cmake/registry.cpp)
+  target_compile_definitions(kvist_registry${flavour} PUBLIC KVIST_REGISTRY_EXTERN)
+  target_link_libraries(kvist_registry${flavour} PUBLIC kvist_development kvist::kvist)
+endforeach()
+target_link_libraries(kvist_registry_native PUBLIC kvist_native)
+
 # Target `format`: every C++ file of the project through clang-format.
 if(PROJECT_IS_TOP_LEVEL)
   find_program(KVIST_CLANG_FORMAT NAMES clang-format clang-format-14)

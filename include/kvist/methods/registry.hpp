@@ -1,13 +1,10 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
-#include <kvist/methods/all.hpp>
-#include <kvist/methods/coded_stores.hpp>
-#include <kvist/methods/kivi.hpp>
-#include <kvist/methods/mikv.hpp>
-#include <kvist/methods/stores.hpp>
-#include <kvist/storage/any_store.hpp>
+#include <kvist/methods/info.hpp>
+#include <kvist/methods/method.hpp>
+#include <kvist/methods/options.hpp>
+#include <kvist/methods/store_factory.hpp>
 
-#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -32,104 +29,15 @@ struct Entry {
   Result<Made> (*make)(const std::vector<OptionText>& given, std::string& fault) = nullptr;
 };
 
-namespace detail {
-
-template <class M>
-constexpr bool evicts() {
-  if constexpr (requires { M::evicts; }) return M::evicts;
-  else return true;
-}
-
-template <class M>
-Result<Made> make_policy(const std::vector<OptionText>& given, std::string& fault) {
-  typename M::Options options;
-  CommonOptions common;
-  ReadOptions read(given);
-  M::fields(read, options);
-  if constexpr (evicts<M>()) CommonOptions::fields(read, common);
-  fault = read.fault();
-  if (!fault.empty()) return Error{Errc::bad_option, "a method's options could not be read"};
-  StoreFactory tiers;  // of methods that bring their own
-  if constexpr (requires { M::make_stores(options); }) {
-    auto made = M::make_stores(options);
-    if (!made) return made.error();
-    tiers = *std::move(made);
-  }
-  if constexpr (requires { M::make_any(options, common.settings()); }) {
-    auto policy = M::make_any(options, common.settings());
-    if (!policy) return policy.error();
-    return Made{std::move(*policy), std::move(tiers)};
-  } else {
-    auto policy = M::make(options);
-    if (!policy) return policy.error();
-    return Made{with_settings(std::move(*policy), common.settings()), std::move(tiers)};
-  }
-}
-
-template <class M>
-Entry policy_entry() {
-  typename M::Options options;
-  ListOptions list;
-  M::fields(list, options);
-  if constexpr (evicts<M>()) {
-    CommonOptions common;
-    ListOptions more;
-    CommonOptions::fields(more, common);
-    for (OptionInfo& o : more.out) {
-      bool own = false;
-      for (const OptionInfo& mine : list.out) own = own || mine.name == o.name;
-      if (!own) list.out.push_back(std::move(o));
-    }
-  }
-  return {M::info, std::move(list.out), evicts<M>(), false, &make_policy<M>};
-}
-
-template <class M>
-Result<Made> make_store(const std::vector<OptionText>& given, std::string& fault) {
-  typename M::Options options;
-  ReadOptions read(given);
-  M::fields(read, options);
-  fault = read.fault();
-  if (!fault.empty()) return Error{Errc::bad_option, "a store's options could not be read"};
-  auto factory = M::make(options);
-  if (!factory) return factory.error();
-  return Made{std::nullopt, std::move(*factory)};
-}
-
-template <class M>
-Entry store_entry() {
-  typename M::Options options;
-  ListOptions list;
-  M::fields(list, options);
-  return {M::info, std::move(list.out), false, true, &make_store<M>};
-}
-
-template <class... Ms>
-void add_policies(std::vector<Entry>& out) {
-  (out.push_back(policy_entry<Ms>()), ...);
-}
-template <class... Ms>
-void add_stores(std::vector<Entry>& out) {
-  (out.push_back(store_entry<Ms>()), ...);
-}
-
-}  // namespace detail
-
 /// Every method and store by name, methods first, in the order of lists and tables. `oracle` is made by the tool alone.
-inline const std::vector<Entry>& registry() {
-  static const std::vector<Entry> all = [] {
-    std::vector<Entry> out;
-    detail::add_policies<Full, RandomEviction, Window,                                     //
-                         StreamingLLM, H2O, SnapKV, PyramidKV, AdaKV, TOVA, Scissorhands,  //
-                         KeyNormEviction, KeyDiff, LazyEviction, CAKE, RKV, ChunkKV, Mikv, LagKV,
-                         ExpectedAttentionEviction>(out);
-    detail::add_stores<ExactF32, ExactF16, ExactBf16, Int8, IntTokenStore, IntChannelStore, Q8_0Store, Q4_0Store,
-                       Q4_1Store, Q5_0Store, Q5_1Store, Iq4NlStore, Fp8E4M3Store, Fp8E5M2Store, Kivi, RotatedInner>(
-        out);
-    return out;
-  }();
-  return all;
-}
+///
+/// The list instantiates every method, which takes a compiler half a minute. Programs of several files define
+/// KVIST_REGISTRY_EXTERN for all of them, and one file more includes methods/detail/registry.ipp after this header.
+#if defined(KVIST_REGISTRY_EXTERN)
+const std::vector<Entry>& registry();
+#else
+inline const std::vector<Entry>& registry();
+#endif
 
 /// The entry of that name, or null.
 inline const Entry* find(std::string_view name) {
@@ -140,3 +48,7 @@ inline const Entry* find(std::string_view name) {
 
 }  // namespace methods
 }  // namespace kvist::inline KVIST_ABI
+
+#if !defined(KVIST_REGISTRY_EXTERN)
+#include <kvist/methods/detail/registry.ipp>
+#endif

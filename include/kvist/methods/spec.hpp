@@ -1,5 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
+#include <kvist/methods/anchors.hpp>
+#include <kvist/methods/full.hpp>
 #include <kvist/methods/registry.hpp>
 #include <kvist/policy/budget/budget.hpp>
 
@@ -51,8 +53,8 @@ inline std::vector<std::string_view> split(std::string_view s, char separator) {
 
 /// The text between the parentheses of `name(...)`, where `clause` is that.
 inline std::optional<std::string_view> inside(std::string_view clause, std::string_view name) {
-  if (clause.size() < name.size() + 2 || clause.substr(0, name.size()) != name || clause[name.size()] != '(' ||
-      clause.back() != ')')
+  if (clause.size() < name.size() + 2 || clause.substr(0, name.size()) != name ||
+      clause[name.size()] != '(' || clause.back() != ')')
     return std::nullopt;
   return clause.substr(name.size() + 1, clause.size() - name.size() - 2);
 }
@@ -114,7 +116,8 @@ inline Result<MadeSpec> make(const Spec& spec, std::string& fault) {
     }
     if (const auto inner = detail::inside(clause.name, RotatedInner::info.name)) {
       if (!clause.options.empty() || stores) {
-        fault = stores ? "SPEC '" + spec.text + "' names two stores" : "rotated takes no options, its store does";
+        fault =
+            stores ? "SPEC '" + spec.text + "' names two stores" : "rotated takes no options, its store does";
         return Error{Errc::bad_option, "a SPEC has at most one policy and one store"};
       }
       auto parsed = parse_spec(*inner, fault);
