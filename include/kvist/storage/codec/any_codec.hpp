@@ -13,7 +13,7 @@ class AnyCodec {
   using Model = Nothing;
 
   template <class C>
-  requires(!std::same_as<C, AnyCodec> && Codec<C> && std::same_as<typename C::Model, Nothing>) AnyCodec(C codec)
+  requires(!std::same_as<C, AnyCodec> && std::same_as<typename C::Model, Nothing> && Codec<C>) AnyCodec(C codec)
       : p_(std::make_shared<const Holder<C>>(std::move(codec))) {}
 
   /// Can rows of d channels be coded?

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+// Eviction and coded stores in one cache.
+#include "../support/catch.hpp"
+#include "../support/coded_rows.hpp"
+
+#include <kvist/cache/cache.hpp>
+#include <kvist/methods/spec.hpp>
+
+using namespace kvist;
+using namespace kvist::test;
+
+namespace {
+
+using AnyCache = Cache<AnyPolicy, AnyStore>;
+const Shape shape{1, 4, 2, 64, 64};
+
+/// A cache of that SPEC after a prompt of n random tokens.
+Result<AnyCache> after_prompt(const char* text, Index n, Index budget, Numbers& numbers) {
+  std::string fault;
+  const auto spec = methods::parse_spec(text, fault);
+  if (!spec) return spec.error();
+  const auto made = methods::make(*spec, fault);
+  if (!made) return made.error();
+  auto cache = AnyCache::make(shape, made->policy, [&](int l, int h) { return made->stores(shape, l, h); });
+  if (!cache) return cache.error();
+  const auto k = numbers.rows(n, 128), v = numbers.rows(n, 128), q = numbers.rows(2 * 2 * n, 64);
+  if (Status s = cache->append(0, n, k.data(), v.data(), 0); !s) return s.error();
+  std::vector<float> sums(std::size_t(4 * n)), seen_by(std::size_t(n), 1.0f), most(256, 1.0f);
+  for (float& x : sums) x = float(numbers.random.uniform());
+  std::vector<Evidence> seen(2);
+  for (std::size_t h = 0; h < 2; ++h) {
+    seen[h].queries = cube(q.data() + h * std::size_t(2 * n) * 64, 2, n, 64);
+    seen[h].column_sums = cube(sums.data() + h * std::size_t(2 * n), 2, 1, n);
+    seen[h].seen_by = seen_by;
+    seen[h].max_query = cube(most.data() + h * 128, 2, 1, 64);
+  }
+  if (Status s = cache->observe(0, seen, Clock{Phase::prefill, 0, n, budget, true}); !s) return s.error();
+  return cache;
+}
+
+}  // namespace
+
+TEST_CASE("A prompt is evicted first, and what stays is coded once", "[cache][stores]") {
+  Numbers one(3), two(3);
+  // the survivors of SnapKV, coded by KIVI: the same rows as KIVI makes of the exact survivors
+  auto exact = after_prompt("SnapKV:window=8+f32", 400, 160, one);
+  auto coded = after_prompt("SnapKV:window=8+KIVI:bits=8,group=32,residual=32", 400, 160, two);
+  REQUIRE(exact);
+  REQUIRE(coded);
+  for (int h = 0; h < 2; ++h) {
+    REQUIRE(coded->size(0, h) == 160);
+    CHECK(coded->head(0, h).tier(0).pos == exact->head(0, h).tier(0).pos);
+    std::vector<float> k(160 * 64), v(k), ek(k), ev(k);
+    coded->read(0, h, 0, 160, k.data(), v.data());
+    exact->read(0, h, 0, 160, ek.data(), ev.data());
+    auto again = methods::Kivi::make({8, 32, 32, 0, 0, kernels::Accuracy::exact}).value()(shape, 0, 0);
+    AnyStore& store = (*again)[0];
+    store.append(ek.data(), ev.data(), 160);
+    store.settle();
+    store.read(0, 160, ek.data(), ev.data());
+    CHECK((k == ek));
+    CHECK((v == ev));
+  }
+}
+
+TEST_CASE("Policies that go on in decode work over every store, and rows that stay keep their bits", "[cache][stores]") {
+  for (const char* store : {"int8", "int_token:bits=4,group=32", "int_channel:bits=4,group=16", "q4_0", "fp8_e4m3",
+                            "KIVI:bits=4,group=32,residual=32", "KIVI:bits=3,group=16,residual=16", "rotated(int8)"}) {
+    INFO(store);
+    Numbers numbers(5);
+    auto cache = after_prompt((std::string("H2O+") + store).c_str(), 200, 120, numbers);
+    REQUIRE(cache);
+    for (Index t = 0; t < 100; ++t) {
+      const auto k = numbers.rows(1, 128), v = numbers.rows(1, 128), q = numbers.rows(4, 64);
+      REQUIRE(cache->append(0, 1, k.data(), v.data(), 200 + t));
+      const auto before = cache->head(0, 0).tier(0).pos;
+      std::vector<float> bk(before.size() * 64), bv(bk);
+      cache->read(0, 0, 0, Index(before.size()), bk.data(), bv.data());
+      std::vector<float> out(256);
+      Serial serial;
+      REQUIRE(cache->attend(0, q.data(), 0.125f, out.data(), serial));
+      // the output is that of the rows which read() gives
+      AttendArgs a;
+      a.q = q.data();
+      a.scale = 0.125f;
+      const auto want = exact_attention(a, 0, bk, bv, 64, Index(before.size()));
+      double error = 0, norm = 0;
+      for (std::size_t c = 0; c < 64; ++c) {
+        error += (double(out[c]) - want.out[c]) * (double(out[c]) - want.out[c]);
+        norm += want.out[c] * want.out[c];
+      }
+      REQUIRE(std::sqrt(error / norm) < 1e-3);
+      REQUIRE(cache->step(0, Clock{Phase::decode, t + 1, 0, 120, true}));
+      REQUIRE(cache->size(0, 0) == 120);
+      const auto& pos = cache->head(0, 0).tier(0).pos;
+      std::vector<float> ak(pos.size() * 64), av(ak);
+      cache->read(0, 0, 0, Index(pos.size()), ak.data(), av.data());
+      std::size_t changed = 0;
+      for (std::size_t i = 0; i < pos.size(); ++i) {
+        const std::size_t j = std::size_t(std::lower_bound(before.begin(), before.end(), pos[i]) - before.begin());
+        changed += !std::equal(ak.begin() + std::ptrdiff_t(i * 64), ak.begin() + std::ptrdiff_t(i * 64 + 64),
+                               bk.begin() + std::ptrdiff_t(j * 64));
+      }
+      REQUIRE(changed <= 32);  // at most those that were coded in this step
+    }
+  }
+}
+
+TEST_CASE("A SPEC whose store cannot hold the model's rows is refused when the cache is made", "[cache][stores]") {
+  const Shape odd{1, 1, 1, 48, 48};
+  for (const char* text : {"rotated(int8)", "q4_0", "int_token:bits=4,group=32"}) {
+    std::string fault;
+    const auto made = methods::make(*methods::parse_spec(text, fault), fault);
+    REQUIRE(made);
+    const auto cache = AnyCache::make(odd, made->policy, [&](int l, int h) { return made->stores(odd, l, h); });
+    REQUIRE(!cache);
+    CHECK(cache.error().code == Errc::bad_shape);
+  }
+}
+
+TEST_CASE("MiKV demotes and drops nothing; its tiers keep all positions", "[cache][stores][MiKV]") {
+  Numbers numbers(7);
+  auto cache = after_prompt("MiKV:bits=4,high=f32", 100, 20, numbers);
+  REQUIRE(cache);
+  for (Index t = 0; t < 50; ++t) {
+    const auto k = numbers.rows(1, 128), v = numbers.rows(1, 128), q = numbers.rows(4, 64);
+    REQUIRE(cache->append(0, 1, k.data(), v.data(), 100 + t));
+    std::vector<float> out(256);
+    Serial serial;
+    REQUIRE(cache->attend(0, q.data(), 0.125f, out.data(), serial));
+    REQUIRE(cache->step(0, Clock{Phase::decode, t + 1, 0, 20, true}));
+    const Index n = 101 + t;
+    REQUIRE(cache->size(0, 1) == n);
+    const auto& high = cache->head(0, 1).tier(0).pos;
+    REQUIRE(Index(high.size()) == n / 5);
+    std::vector<Pos> all = high;
+    all.insert(all.end(), cache->head(0, 1).tier(1).pos.begin(), cache->head(0, 1).tier(1).pos.end());
+    std::sort(all.begin(), all.end());
+    for (Index i = 0; i < n; ++i) REQUIRE(all[std::size_t(i)] == i);
+    for (Index i = 0; i < n / 5 / 2; ++i) REQUIRE(high[high.size() - 1 - std::size_t(i)] == n - 1 - i);  // the newest
+  }
+  cache->truncate(60);  // demoted out of order: all at 60 and later are gone
+  CHECK(cache->size(0, 0) == 60);
+}
