@@ -49,7 +49,10 @@ class ListOptions {
   }
   static std::string text(const std::vector<int>& v) {
     std::string s;
-    for (const int i : v) s += (s.empty() ? "" : "/") + std::to_string(i);
+    for (const int i : v) {
+      if (!s.empty()) s += '/';
+      s += std::to_string(i);
+    }
     return s;
   }
   template <class E>
@@ -65,7 +68,8 @@ class ReadOptions {
 
   template <class T>
   void operator()(const char* name, T& value, const char*) {
-    names_ += (names_.empty() ? "" : ", ") + std::string(name);
+    if (!names_.empty()) names_ += ", ";
+    names_ += name;
     for (std::size_t i = 0; i < given_.size(); ++i) {
       if (given_[i].first != name) continue;
       used_[i] = true;
@@ -127,7 +131,10 @@ class ReadOptions {
     if constexpr (std::is_same_v<T, bool>) return "yes or no";
     else if constexpr (std::is_enum_v<T>) {
       std::string s;
-      for (const char* n : EnumNames<T>::names) s += (s.empty() ? "" : ", ") + std::string(n);
+      for (const char* n : EnumNames<T>::names) {
+        if (!s.empty()) s += ", ";
+        s += n;
+      }
       return "one of " + s;
     } else if constexpr (std::is_same_v<T, std::vector<int>>) return "whole numbers joined by /";
     else if constexpr (std::is_floating_point_v<T>) return "a number";
