@@ -51,6 +51,7 @@
 #include <kvist/methods/rkv.hpp>
 #include <kvist/methods/scissorhands.hpp>
 #include <kvist/methods/snapkv.hpp>
+#include <kvist/methods/store_factory.hpp>
 #include <kvist/methods/streaming_llm.hpp>
 #include <kvist/methods/tova.hpp>
 #include <kvist/policy/any_policy.hpp>

@@ -3,6 +3,7 @@
 #include <kvist/methods/anchors.hpp>
 #include <kvist/methods/full.hpp>
 #include <kvist/methods/registry.hpp>
+#include <kvist/methods/rotated.hpp>
 #include <kvist/policy/budget/budget.hpp>
 
 #include <string>
