@@ -18,8 +18,8 @@ struct OptionSpec {
   bool repeats = false;
 };
 
-/// A command's options as given. Strict: an unknown option, a missing or empty value, or a second value where one is
-/// wanted is a usage error that lists what there is.
+/// A command's options as given. Strict: an unknown option, a missing or empty value, or a second value where
+/// one is wanted is a usage error that lists what there is.
 class Args {
  public:
   static Outcome<Args> parse(std::string_view command, std::span<const OptionSpec> specs,

@@ -17,13 +17,14 @@ struct Command {
   Outcome<Good> (*run)(const Args& args, const std::string& command_line);
 };
 
-extern const Command run_command, list_command, tokenize_command, logits_command, generate_command;
+extern const Command run_command, list_command, tokenize_command, logits_command, generate_command,
+    plan_command, codec_command;
 
 /// Writes a result to a file, or to standard output where `path` is empty.
 Outcome<Good> write_result(const std::string& path, std::string_view text);
 
-/// The level of instruction set that kernels run at, said on standard error; a warning where KVIST_ISA named one that is
-/// not to be had.
+/// The level of instruction set that kernels run at, said on standard error; a warning where KVIST_ISA named
+/// one that is not to be had.
 const char* announce_isa();
 
 /// --threads: 1 to 256, default what the machine has.

@@ -81,7 +81,8 @@ Outcome<std::vector<Contestant>> contestants(const std::vector<std::string>& spe
     texts.push_back(m::Oracle::info.name);
   }
   for (const std::string& b : budgets)
-    if (auto budget = kvist::Budget::parse(b); !budget) return usage(fmt::format("--budget '{}': {}", b, budget.error().what));
+    if (auto budget = kvist::Budget::parse(b); !budget)
+      return usage(fmt::format("--budget '{}': {}", b, budget.error().what));
   std::vector<Contestant> out;
   const auto add = [&](Contestant c) {
     for (const Contestant& o : out)
@@ -99,7 +100,8 @@ Outcome<std::vector<Contestant>> contestants(const std::vector<std::string>& spe
       continue;
     }
     if (budgets.empty())
-      return usage(fmt::format("'{}' evicts and needs a budget: {}:budget=20%, or --budget for all", text, target->name));
+      return usage(fmt::format("'{}' evicts and needs a budget: {}:budget=20%, or --budget for all", text,
+                               target->name));
     for (const std::string& b : budgets) {
       auto filled = contestant(with_budget(*c, b));
       if (!filled) return filled.failure();
@@ -145,6 +147,17 @@ Outcome<m::MadeSpec> Contestant::make(kvist::Index question) const {
   auto changed = m::make(s, fault);
   if (!changed) return failed(fault.empty() ? std::string(changed.error().what) : fault);
   return *std::move(changed);
+}
+
+const std::vector<m::Entry>& all_methods() { return m::registry(); }
+
+Outcome<m::StoreFactory> plain_store(const std::string& name) {
+  std::string fault;
+  const m::Entry* const entry = m::find(name);
+  if (!entry || !entry->store) return failed(fmt::format("there is no store '{}'", name));
+  auto made = entry->make({}, fault);
+  if (!made) return failed(fmt::format("store '{}'", name), made.error());
+  return std::move(made->stores);
 }
 
 m::StoreFactory default_stores() {

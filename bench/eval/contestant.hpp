@@ -14,19 +14,27 @@ namespace kvist_eval {
 
 /// A SPEC as it takes part in a run: looked up, its budget filled in.
 struct Contestant {
-  std::string text;     ///< as results name it
+  std::string text;  ///< as results name it
   kvist::methods::Spec spec;
   bool evicts = false, oracle = false;
-  std::string store;    ///< the SPEC's clauses that name stores; empty: the tool's default (f32)
+  std::string store;  ///< the SPEC's clauses that name stores; empty: the tool's default (f32)
 
-  /// Policy and stores anew. `question` > 0: the prompt ends with a question of so many tokens: methods that look at a
-  /// window look at the question, and its entries stay on top of the method's own guard.
+  /// Policy and stores anew. `question` > 0: the prompt ends with a question of so many tokens: methods that
+  /// look at a window look at the question, and its entries stay on top of the method's own guard.
   Outcome<kvist::methods::MadeSpec> make(kvist::Index question = 0) const;
 };
 
-/// The SPECs of a run. `all` stands for every name of the registry; a SPEC that evicts and names no budget is there once
-/// for each of `budgets`. Fails with a usage error that lists the valid names, or says that a budget is missing.
-Outcome<std::vector<Contestant>> contestants(const std::vector<std::string>& specs, const std::vector<std::string>& budgets);
+/// The SPECs of a run. `all` stands for every name of the registry; a SPEC that evicts and names no budget is
+/// there once for each of `budgets`. Fails with a usage error that lists the valid names, or says that a
+/// budget is missing.
+Outcome<std::vector<Contestant>> contestants(const std::vector<std::string>& specs,
+                                             const std::vector<std::string>& budgets);
+
+/// methods::registry(), compiled in one place.
+const std::vector<kvist::methods::Entry>& all_methods();
+
+/// A store of the registry with its default options.
+Outcome<kvist::methods::StoreFactory> plain_store(const std::string& name);
 
 /// Stores of a contestant that names none: exact f32 rows, so that keeping everything is exact.
 kvist::methods::StoreFactory default_stores();

@@ -26,7 +26,10 @@ struct Engine::Runner {
 };
 
 Engine::Engine(std::string name, kvist::Model model, kvist::Tokenizer tokenizer, int threads)
-    : name_(std::move(name)), model_(std::move(model)), tokenizer_(std::move(tokenizer)), pool_(threads),
+    : name_(std::move(name)),
+      model_(std::move(model)),
+      tokenizer_(std::move(tokenizer)),
+      pool_(threads),
       runner_(new Runner{kvist::Transformer<kvist::ThreadPool>(model_, pool_)}) {}
 Engine::~Engine() = default;
 

@@ -44,7 +44,9 @@ class Engine {
   kvist::ThreadPool& pool() { return pool_; }
   const std::string& name() const { return name_; }  ///< as it was asked for
 
-  std::vector<Token> encode(std::string_view text, bool special = true) const { return tokenizer_.encode(text, special); }
+  std::vector<Token> encode(std::string_view text, bool special = true) const {
+    return tokenizer_.encode(text, special);
+  }
 
   /// Appends tokens to the cache, which must wait for position `first`.
   kvist::Status forward(std::span<const Token> ids, Pos first, EvalCache& cache, const Pass& pass);

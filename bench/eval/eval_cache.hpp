@@ -11,12 +11,14 @@
 #include <span>
 #include <utility>
 
+extern template class kvist::Cache<kvist::AnyPolicy, kvist::AnyStore>;  // compiled in eval_cache.cpp
+
 namespace kvist_eval {
 
 using AnyCache = kvist::Cache<kvist::AnyPolicy, kvist::AnyStore>;
 
-/// What the tool puts between the transformer and a cache: it sets the budget, may ask for more evidence than the policy
-/// wants and look at it, and may keep the policy from deciding.
+/// What the tool puts between the transformer and a cache: it sets the budget, may ask for more evidence than
+/// the policy wants and look at it, and may keep the policy from deciding.
 class EvalCache {
  public:
   using OnEvidence = std::function<void(int layer, std::span<const kvist::Evidence>)>;

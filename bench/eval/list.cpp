@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvist-eval list: every method and store by name.
 #include "commands.hpp"
+#include "contestant.hpp"
 
 #include <kvist/core/version.hpp>
 #include <kvist/io/json.hpp>
-#include <kvist/methods/registry.hpp>
 
 #include <array>
 
@@ -49,24 +49,31 @@ std::string entry_text(const m::MethodInfo& info, const std::vector<m::OptionInf
   line("parts", info.parts);
   line("needs", info.needs);
   line("makes", info.makes);
-  line("fidelity", *info.note ? fmt::format("{}: {}", m::name_of(info.fidelity), info.note) : m::name_of(info.fidelity));
-  if (evicts) out += "  option    budget=                   entries per KV head (204), a share of the prompt (20%), or bytes (64MB)\n";
-  for (const m::OptionInfo& o : options) out += fmt::format("  option    {:<24}  {}\n", option_text(o), o.doc);
+  line("fidelity",
+       *info.note ? fmt::format("{}: {}", m::name_of(info.fidelity), info.note) : m::name_of(info.fidelity));
+  if (evicts)
+    out +=
+        "  option    budget=                   entries per KV head (204), a share of the prompt (20%), or "
+        "bytes (64MB)\n";
+  for (const m::OptionInfo& o : options)
+    out += fmt::format("  option    {:<24}  {}\n", option_text(o), o.doc);
   return out + "\n";
 }
 
 Outcome<Good> run(const Args& args, const std::string&) {
   Json list = Json::array();
-  std::string text = "Policies: NAME:option=value,... joined with a store by +, as SnapKV:window=32,budget=20%+f16\n\n";
-  const auto add = [&](const m::MethodInfo& info, const std::vector<m::OptionInfo>& options, bool evicts, bool store) {
+  std::string text =
+      "Policies: NAME:option=value,... joined with a store by +, as SnapKV:window=32,budget=20%+f16\n\n";
+  const auto add = [&](const m::MethodInfo& info, const std::vector<m::OptionInfo>& options, bool evicts,
+                       bool store) {
     list.push_back(entry_json(info, options, evicts, store));
     text += entry_text(info, options, evicts);
   };
-  for (const m::Entry& e : m::registry())
+  for (const m::Entry& e : all_methods())
     if (!e.store) add(e.info, e.options, e.evicts, false);
   add(m::Oracle::info, {}, true, false);
   text += "Stores: alone they keep everything in it (f16 = full+f16)\n\n";
-  for (const m::Entry& e : m::registry())
+  for (const m::Entry& e : all_methods())
     if (e.store) add(e.info, e.options, false, true);
   if (!args.has("json")) return write_result("", text);
   Json out = Json::object();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// kvist-eval: compares policies of the KV cache on a real model with full-cache attention, and shows single steps of the
-// machine for checking. Commands are in files of their own.
+// kvist-eval: compares policies of the KV cache on a real model with full-cache attention, and shows single
+// steps of the machine for checking. Commands are in files of their own.
 #include "commands.hpp"
 
 #include <kvist/core/version.hpp>
@@ -13,18 +13,20 @@
 namespace kvist_eval {
 namespace {
 
-const std::array<const Command*, 5> commands{&run_command, &list_command, &tokenize_command, &logits_command,
-                                             &generate_command};
+const std::array<const Command*, 7> commands{&run_command,    &list_command,     &tokenize_command,
+                                             &logits_command, &generate_command, &plan_command,
+                                             &codec_command};
 
 std::string usage_text() {
   std::string out =
       "kvist-eval: what KV-cache policies cost in fidelity and save in bytes, on a real model\n\n"
       "  kvist-eval                    a first comparison: anchors, StreamingLLM, H2O and SnapKV at 20 %\n";
   for (const Command* c : commands) out += fmt::format("  kvist-eval {:<18} {}\n", c->name, c->summary);
-  return out + "  kvist-eval COMMAND --help     the options of a command\n"
-               "  kvist-eval --version\n\n"
-               "Results go to standard output or to files, progress to standard error.\n"
-               "Exit status: 0, 1 (failed), 2 (usage).\n";
+  return out +
+         "  kvist-eval COMMAND --help     the options of a command\n"
+         "  kvist-eval --version\n\n"
+         "Results go to standard output or to files, progress to standard error.\n"
+         "Exit status: 0, 1 (failed), 2 (usage).\n";
 }
 
 int fail(const Failure& f) {
@@ -56,7 +58,8 @@ int main_of(const std::vector<std::string>& words, const std::string& command_li
   }
   std::string names;
   for (const Command* c : commands) names += fmt::format(" {}", c->name);
-  return fail(usage(fmt::format("unknown command '{}'; the commands are{} (or --help, --version)", name, names)));
+  return fail(
+      usage(fmt::format("unknown command '{}'; the commands are{} (or --help, --version)", name, names)));
 }
 
 }  // namespace
@@ -65,6 +68,7 @@ int main_of(const std::vector<std::string>& words, const std::string& command_li
 int main(int argc, char** argv) {
   std::vector<std::string> words(argv + 1, argv + argc);
   std::string line = "kvist-eval";
-  for (const std::string& w : words) line += w.find_first_of(" \t\n'\"\\$*?;&|<>()") == w.npos && !w.empty() ? " " + w : " '" + w + "'";
+  for (const std::string& w : words)
+    line += w.find_first_of(" \t\n'\"\\$*?;&|<>()") == w.npos && !w.empty() ? " " + w : " '" + w + "'";
   return kvist_eval::main_of(words, line);
 }

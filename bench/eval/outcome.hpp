@@ -16,7 +16,9 @@ struct Failure {
 inline Failure usage(std::string message) { return {std::move(message), 2}; }
 inline Failure failed(std::string message) { return {std::move(message), 1}; }
 /// What was being done, and the library's error as a sentence.
-inline Failure failed(std::string_view doing, const kvist::Error& e) { return {fmt::format("{}: {}", doing, e), 1}; }
+inline Failure failed(std::string_view doing, const kvist::Error& e) {
+  return {fmt::format("{}: {}", doing, e), 1};
+}
 
 /// A T or a Failure.
 template <class T>

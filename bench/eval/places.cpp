@@ -24,7 +24,8 @@ bool is_file(const fs::path& p) {
   return fs::is_regular_file(p, ignored);
 }
 
-/// Folders that hold models/ and texts/: the source tree that this was built from, and where it was installed.
+/// Folders that hold models/ and texts/: the source tree that this was built from, and where it was
+/// installed.
 std::vector<fs::path> data_folders() {
   std::vector<fs::path> out;
 #if defined(KVIST_SOURCE_DIR)
@@ -77,10 +78,12 @@ Outcome<std::string> find_model(std::string_view name) {
       return failed(fmt::format("model smollm2: KVIST_MODEL names '{}', which is no file", named));
     }
     if (is_file(cached_model())) return cached_model().string();
-    return failed(fmt::format("model smollm2: there is no {}; `sh cmake/model.sh` gets it", cached_model().string()));
+    return failed(
+        fmt::format("model smollm2: there is no {}; `sh cmake/model.sh` gets it", cached_model().string()));
   }
   if (is_file(std::string(name))) return std::string(name);
-  return failed(fmt::format("model '{}': no such file; the names are tiny, smollm2, or the path of a GGUF file", name));
+  return failed(
+      fmt::format("model '{}': no such file; the names are tiny, smollm2, or the path of a GGUF file", name));
 }
 
 Outcome<std::string> read_text(const std::string& path) {

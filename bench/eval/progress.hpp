@@ -2,15 +2,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <unistd.h>
 #include <chrono>
 #include <cstdio>
 #include <string>
 #include <string_view>
-#include <unistd.h>
 
 namespace kvist_eval {
 
-/// One line on standard error that is written over again while work goes on; silent where that is no terminal.
+/// One line on standard error that is written over again while work goes on; silent where that is no
+/// terminal.
 class Progress {
  public:
   Progress() : on_(isatty(fileno(stderr)) != 0) {}
@@ -39,7 +40,9 @@ class Progress {
 /// Seconds since it was made.
 class Stopwatch {
  public:
-  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
 
  private:
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();

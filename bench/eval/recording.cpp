@@ -62,21 +62,27 @@ Outcome<Good> feed(Engine& engine, Recording& r, std::span<const Token> ids, con
   });
   pass.prompt = true;
   const Stopwatch watch;
-  if (const auto done = engine.forward(ids, chunk->first, cache, pass); !done) return failed("the prompt", done.error());
+  if (const auto done = engine.forward(ids, chunk->first, cache, pass); !done)
+    return failed("the prompt", done.error());
   r.seconds += watch.seconds();
   r.ids.insert(r.ids.end(), ids.begin(), ids.end());
   r.chunks.push_back(std::move(chunk));
   return Good{};
 }
 
-/// Evidence for a policy that wants `wants`, of the last queries it asked for. `probs` is memory for probabilities.
-Evidence evidence(const EvidenceCopy& c, const Wants& wants, Index w, const float* keys, int dim_k, float scale,
-                  std::vector<float>& probs) {
+/// Evidence for a policy that wants `wants`, of the last queries it asked for. `probs` is memory for
+/// probabilities.
+Evidence evidence(const EvidenceCopy& c, const Wants& wants, Index w, const float* keys, int dim_k,
+                  float scale, std::vector<float>& probs) {
   Evidence e;
   e.first_query = c.first_query + (c.queries_n - w);
   if (!c.queries.empty() && w > 0) {
-    e.queries = {c.queries.data() + std::ptrdiff_t(c.queries_n - w) * dim_k, c.group, w, dim_k,
-                 std::ptrdiff_t(c.queries_n) * dim_k, dim_k};
+    e.queries = {c.queries.data() + std::ptrdiff_t(c.queries_n - w) * dim_k,
+                 c.group,
+                 w,
+                 dim_k,
+                 std::ptrdiff_t(c.queries_n) * dim_k,
+                 dim_k};
   }
   if (!c.column_sums.empty()) {
     e.column_sums = kvist::cube(c.column_sums.data(), c.group, 1, c.entries);
@@ -122,12 +128,14 @@ Outcome<Good> replay(Engine& engine, const Recording& prompt, AnyCache& cache, I
     for (std::size_t c = 0; c < prompt.chunks.size(); ++c) {
       const Chunk& chunk = *prompt.chunks[c];
       const std::size_t first = std::size_t(chunk.first);
-      if (const auto done = cache.append(l, chunk.n, k.data() + first * heads * dk, v.data() + first * heads * dv, chunk.first);
+      if (const auto done = cache.append(l, chunk.n, k.data() + first * heads * dk,
+                                         v.data() + first * heads * dv, chunk.first);
           !done)
         return failed("append", done.error());
       for (std::size_t h = 0; h < heads; ++h) {
         const EvidenceCopy& e = chunk.heads[std::size_t(l) * heads + h];
-        const Index w = wants.last_queries == kvist::all_queries ? e.queries_n : std::min(e.queries_n, wants.last_queries);
+        const Index w = wants.last_queries == kvist::all_queries ? e.queries_n
+                                                                 : std::min(e.queries_n, wants.last_queries);
         seen[h] = evidence(e, wants, w, head_k[h].data(), s.dim_k, engine.config().attention_scale, probs[h]);
       }
       kvist::Clock now;
@@ -142,7 +150,8 @@ Outcome<Good> replay(Engine& engine, const Recording& prompt, AnyCache& cache, I
   return Good{};
 }
 
-/// The first decode step at which a policy that leaves the prompt whole would evict; 0: never, or not such a policy.
+/// The first decode step at which a policy that leaves the prompt whole would evict; 0: never, or not such a
+/// policy.
 Index period_of(const kvist::AnyPolicy& policy, Index n, Index budget) {
   kvist::Clock now;
   now.phase = kvist::Phase::prefill;
@@ -168,7 +177,8 @@ bool due_between_chunks(const kvist::AnyPolicy& policy, Index n, Index budget) {
 
 Wants recorded(const Wants& wants) {
   Wants out = wants;
-  if (any(out.prefill & Needs::probs)) out.prefill = Needs(unsigned(out.prefill) & ~unsigned(Needs::probs)) | Needs::queries;
+  const Needs made = Needs::probs | Needs::rows;
+  if (any(out.prefill & made)) out.prefill = Needs(unsigned(out.prefill) & ~unsigned(made)) | Needs::queries;
   return out;
 }
 
@@ -212,7 +222,8 @@ Outcome<Prepared> prepare(Engine& engine, const Recording& prompt, const Contest
   if (who.evicts && who.spec.budget.kind != kvist::Budget::Kind::none) {
     budget = who.spec.budget.entries(context, entry_bytes, s.layers * s.kv_heads);
     if (budget < 1)
-      return failed(fmt::format("the budget of '{}' leaves no entry of a prompt of {} tokens", who.text, context));
+      return failed(
+          fmt::format("the budget of '{}' leaves no entry of a prompt of {} tokens", who.text, context));
     budget += question;
   }
   auto cache = empty_cache(engine, made->policy, made->stores);
@@ -236,7 +247,8 @@ Outcome<Prepared> prepare(Engine& engine, const Recording& prompt, const Contest
     Pass pass;
     pass.prompt = true;
     pass.last_chunk = end == together;
-    if (const auto done = engine.forward(std::span(prompt.ids).subspan(std::size_t(fed), std::size_t(end - fed)), fed, eval, pass);
+    if (const auto done = engine.forward(
+            std::span(prompt.ids).subspan(std::size_t(fed), std::size_t(end - fed)), fed, eval, pass);
         !done)
       return failed("the policy's own run of the prompt", done.error());
     fed = end;
@@ -244,7 +256,8 @@ Outcome<Prepared> prepare(Engine& engine, const Recording& prompt, const Contest
   for (Index step = 1; step <= out.steps; ++step, ++fed) {
     Pass pass;
     pass.step = step;
-    if (const auto done = engine.forward(std::span(prompt.ids).subspan(std::size_t(fed), 1), fed, eval, pass); !done)
+    if (const auto done = engine.forward(std::span(prompt.ids).subspan(std::size_t(fed), 1), fed, eval, pass);
+        !done)
       return failed("the policy's own run of the prompt", done.error());
   }
   out.seconds = eval.seconds();

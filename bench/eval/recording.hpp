@@ -26,8 +26,9 @@ struct Chunk {
   std::vector<EvidenceCopy> heads;  ///< [layers * kv_heads]
 };
 
-/// A prompt run once with the full cache: what every policy is then handed as an engine would hand it over, layer by
-/// layer. Attention inside a prompt given at once does not depend on the policy, so one run serves all of them.
+/// A prompt run once with the full cache: what every policy is then handed as an engine would hand it over,
+/// layer by layer. Attention inside a prompt given at once does not depend on the policy, so one run serves
+/// all of them.
 struct Recording {
   AnyCache full;  ///< f32
   std::vector<std::shared_ptr<const Chunk>> chunks;
@@ -37,14 +38,15 @@ struct Recording {
   Index size() const { return Index(ids.size()); }
 };
 
-/// What must be recorded for policies that want this: probabilities are made of queries when they are needed, so that
-/// nobody holds T x T.
+/// What must be recorded for policies that want this: probabilities are made of queries when they are needed,
+/// so that nobody holds T x T.
 kvist::Wants recorded(const kvist::Wants& wants);
 
 /// `pass` says which logits are wanted besides.
 Outcome<Recording> record(Engine& engine, std::span<const Token> ids, const kvist::Wants& wants, Pass pass = {});
 /// A copy with a further chunk.
-Outcome<Recording> extend(Engine& engine, const Recording& from, std::span<const Token> ids, const kvist::Wants& wants);
+Outcome<Recording> extend(Engine& engine, const Recording& from, std::span<const Token> ids,
+                          const kvist::Wants& wants);
 
 /// A policy's cache at the end of a prompt.
 struct Prepared {
@@ -54,9 +56,10 @@ struct Prepared {
   Index steps = 0;     ///< decode steps that the end of the prompt was fed by
 };
 
-/// Brings a contestant to the end of the recorded prompt. The last `question` tokens are kept on top of the budget. Policies
-/// that leave a prompt whole, that evict between its chunks, or that renumber positions run it themselves.
-/// `masses`: what the oracle keeps. `stepping` false: a prompt left whole stays so (decode=live).
+/// Brings a contestant to the end of the recorded prompt. The last `question` tokens are kept on top of the
+/// budget. Policies that leave a prompt whole, that evict between its chunks, or that renumber positions run
+/// it themselves. `masses`: what the oracle keeps. `stepping` false: a prompt left whole stays so
+/// (decode=live).
 Outcome<Prepared> prepare(Engine& engine, const Recording& prompt, const Contestant& who, Index question,
                           std::shared_ptr<const kvist::ScoresByPosition> masses = {}, bool stepping = true);
 

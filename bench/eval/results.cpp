@@ -3,7 +3,6 @@
 
 #include <kvist/core/version.hpp>
 #include <kvist/io/file.hpp>
-#include <kvist/methods/spec.hpp>
 #include <kvist/reference/compare.hpp>
 
 #include <cmath>
@@ -23,12 +22,16 @@ std::vector<double> numbers(const Json& list) {
   return out;
 }
 
-/// "random" of a SPEC's first clause, and its budget's text.
-std::string method_of(std::string_view policy) { return std::string(policy.substr(0, policy.find_first_of(":+"))); }
-kvist::Budget budget_of(std::string_view policy) {
-  std::string fault;
-  const auto spec = kvist::methods::parse_spec(policy, fault);
-  return spec ? spec->budget : kvist::Budget{};
+/// "random" of a SPEC's first clause, and the text of its budget.
+std::string method_of(std::string_view policy) {
+  return std::string(policy.substr(0, policy.find_first_of(":+")));
+}
+std::string budget_of(std::string_view policy) {
+  constexpr std::string_view key = "budget=";
+  const std::size_t at = policy.find(key);
+  if (at == policy.npos) return {};
+  policy.remove_prefix(at + key.size());
+  return std::string(policy.substr(0, policy.find_first_of(",+")));
 }
 
 bool same_place(const Json& a, const Json& b) {
@@ -61,8 +64,10 @@ Json pair_of(const Json& a, const Json& b) {
     won += x[i] > y[i];
     lost += x[i] < y[i];
   }
-  // questions of one context are not independent: contexts are drawn, and the ratio is that of their accuracies
-  const std::size_t contexts = std::size_t(std::max<std::int64_t>(1, a["contexts"].as_int(1))), each = x.size() / contexts;
+  // questions of one context are not independent: contexts are drawn, and the ratio is that of their
+  // accuracies
+  const std::size_t contexts = std::size_t(std::max<std::int64_t>(1, a["contexts"].as_int(1))),
+                    each = x.size() / contexts;
   std::vector<double> p(contexts), q(contexts);
   for (std::size_t i = 0; i < contexts * each; ++i) {
     p[i / each] += x[i] / double(each);
@@ -98,8 +103,8 @@ Outcome<Results> Results::open(std::string path, Json model, std::string isa) {
   if (!(*json)["results"].is_array())
     return failed(fmt::format("'{}' exists and holds no results of kvist-eval run: not overwritten", r.path_));
   if (!((*json)["model"]["name"] == r.model_["name"]))
-    return failed(fmt::format("'{}' holds results of model '{}', not of '{}': give another --json file", r.path_,
-                              (*json)["model"]["name"].as_string(), r.model_["name"].as_string()));
+    return failed(fmt::format("'{}' holds results of model '{}', not of '{}': give another --json file",
+                              r.path_, (*json)["model"]["name"].as_string(), r.model_["name"].as_string()));
   for (const Json& row : (*json)["results"].elements()) r.rows_.push_back(row);
   return r;
 }
@@ -143,24 +148,32 @@ Outcome<Good> Results::put(const RowKey& key, Json row) {
     return failed(fmt::format("results '{}'", beside), done.error());
   std::error_code error;
   std::filesystem::rename(beside, path_, error);
-  if (error) return failed(fmt::format("results '{}': cannot be put in its place: {}", path_, error.message()));
+  if (error)
+    return failed(fmt::format("results '{}': cannot be put in its place: {}", path_, error.message()));
   return Good{};
 }
 
 void Results::compare() {
   for (Json& row : rows_) {
     if (row["status"].as_string() != "ok") continue;
-    // against random at the same budget, else any; and against the policy named first
+    // against random that keeps as much, else the only random there is; and against the policy named first
     const Json *random = nullptr, *first = nullptr;
-    const kvist::Budget budget = budget_of(row["policy"].as_string());
+    const std::string budget = budget_of(row["policy"].as_string());
+    int randoms = 0, closeness = 0;  // 1: the only one, 2: as many entries, 3: the same budget
     for (const Json& other : rows_) {
       if (other["status"].as_string() != "ok" || !same_place(row, other)) continue;
       if (!first) first = &other;
       if (method_of(other["policy"].as_string()) != "random") continue;
-      if (!random || (budget_of(other["policy"].as_string()) == budget &&
-                      !(budget_of(random->operator[]("policy").as_string()) == budget)))
-        random = &other;
+      ++randoms;
+      const double kept = row["kept_fraction"].as_double(), theirs = other["kept_fraction"].as_double();
+      const int close = budget_of(other["policy"].as_string()) == budget ? 3
+                        : std::abs(kept - theirs) < 0.02 * theirs        ? 2
+                                                                         : 1;
+      if (close <= closeness) continue;
+      closeness = close;
+      random = &other;
     }
+    if (closeness == 1 && randoms > 1) random = nullptr;
     Json paired = Json::array();
     for (const Json* const other : {random, first}) {
       if (!other || other == &row || (other == first && first == random && paired.size() > 0)) continue;

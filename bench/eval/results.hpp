@@ -22,14 +22,16 @@ struct RowKey {
   std::uint64_t seed = 1;
 };
 
-/// The results of a run as its JSON file holds them. A file that exists is read first, so that a later run adds what is
-/// missing; it is written anew (a file beside it, then renamed) after every row.
+/// The results of a run as its JSON file holds them. A file that exists is read first, so that a later run
+/// adds what is missing; it is written anew (a file beside it, then renamed) after every row.
 class Results {
  public:
-  /// `path` may be empty: nothing is kept. Fails where the file exists and is not a result file of this model.
+  /// `path` may be empty: nothing is kept. Fails where the file exists and is not a result file of this
+  /// model.
   static Outcome<Results> open(std::string path, Json model, std::string isa);
 
-  /// The finished row of that key, or null. Rows that ended in an error are not finished: they are tried again.
+  /// The finished row of that key, or null. Rows that ended in an error are not finished: they are tried
+  /// again.
   const Json* find(const RowKey& key) const;
   /// Puts a row in its place, brings all comparisons up to date, and saves.
   Outcome<Good> put(const RowKey& key, Json row);

@@ -38,7 +38,8 @@ Outcome<std::vector<std::string>> tasks_of(const Args& args) {
     } else if (t == "fidelity" || t == "facts8" || t == "passkey") {
       add(t);
     } else {
-      return usage(fmt::format("unknown task '{}'; the tasks are fidelity, facts8, passkey, needle (facts8 and passkey)", t));
+      return usage(fmt::format(
+          "unknown task '{}'; the tasks are fidelity, facts8, passkey, needle (facts8 and passkey)", t));
     }
   }
   return out;
@@ -122,28 +123,35 @@ Outcome<Good> run(const Args& args, const std::string& command_line) {
       const std::string why((*row)["error"].as_string());
       if (why.empty() || why == last) continue;
       const bool all = (*row)["status"].as_string() == "model_cannot";
-      out += all ? fmt::format("not compared: {}\n", why) : fmt::format("{}: {}\n", (*row)["policy"].as_string(), why);
+      out += all ? fmt::format("not compared: {}\n", why)
+                 : fmt::format("{}: {}\n", (*row)["policy"].as_string(), why);
       last = why;
     }
   }
   if (auto done = write_result("", out); !done) return done;
   const std::string html = args.text("html", args.has("json") || !first_look ? "" : "kvist-report.html");
   if (!html.empty()) {
-    if (auto done = write_result(html, report_html(results->document(), command_line, rows)); !done) return done;
+    if (auto done = write_result(html, report_html(results->document(), command_line, rows)); !done)
+      return done;
     fmt::print(stderr, "kvist-eval: report in {}\n", html);
   }
   return Good{};
 }
 
 constexpr std::array options{
-    OptionSpec{"model", "M", "tiny (bundled), smollm2, or a GGUF file; default smollm2 where it is found, else tiny"},
-    OptionSpec{"task", "T,...", "fidelity, facts8, passkey, needle (facts8 and passkey); default fidelity,facts8"},
-    OptionSpec{"text", "FILE", "UTF-8 text to take prompts from; default the bundled story; filler: five sentences repeated"},
+    OptionSpec{"model", "M",
+               "tiny (bundled), smollm2, or a GGUF file; default smollm2 where it is found, else tiny"},
+    OptionSpec{"task", "T,...",
+               "fidelity, facts8, passkey, needle (facts8 and passkey); default fidelity,facts8"},
+    OptionSpec{"text", "FILE",
+               "UTF-8 text to take prompts from; default the bundled story; filler: five sentences repeated"},
     OptionSpec{"policy", "SPEC", "a policy (`kvist-eval list`), or all; may be given several times", true},
-    OptionSpec{"budget", "B,...", "fills every SPEC without one: entries per KV head (204), a share (20%), bytes (64MB)"},
+    OptionSpec{"budget", "B,...",
+               "fills every SPEC without one: entries per KV head (204), a share (20%), bytes (64MB)"},
     OptionSpec{"context", "N,...", "prompt length in tokens; default 512"},
     OptionSpec{"samples", "W", "text windows, or contexts with questions; default 8"},
-    OptionSpec{"question", "Q", "unseen: the context is compressed before the question; seen: the question is its end"},
+    OptionSpec{"question", "Q",
+               "unseen: the context is compressed before the question; seen: the question is its end"},
     OptionSpec{"decode", "D", "frozen: nothing is evicted while tokens are scored; live: the policy goes on"},
     OptionSpec{"seed", "N", "of contexts and intervals; default 1"},
     OptionSpec{"threads", "N", "default what the machine has; results do not depend on it"},
@@ -154,9 +162,11 @@ constexpr std::array options{
 
 const Command run_command{
     "run", "policies on a model against full-cache attention",
-    "fidelity: text windows are compressed, the next 64 tokens scored against the full cache (KL, top-1, perplexity).\n"
+    "fidelity: text windows are compressed, the next 64 tokens scored against the full cache (KL, top-1, "
+    "perplexity).\n"
     "facts8, passkey: facts hidden in the text, asked for after compression (accuracy).\n"
-    "Without --policy and --task: anchors, StreamingLLM, H2O and SnapKV at 20 %, 4 samples, kvist-report.html.\n",
+    "Without --policy and --task: anchors, StreamingLLM, H2O and SnapKV at 20 %, 4 samples, "
+    "kvist-report.html.\n",
     options, &run};
 
 }  // namespace kvist_eval

@@ -5,12 +5,12 @@
 
 #include <kvist/kernels/dispatch.hpp>
 
+#include <unistd.h>
 #include <algorithm>
 #include <cmath>
 #include <map>
 #include <memory>
 #include <optional>
-#include <unistd.h>
 
 namespace kvist_eval {
 
@@ -31,7 +31,8 @@ struct Reference {
   std::optional<Recording> prompt;
   std::optional<FullWindow> window;
   std::vector<Recording> asked;  ///< question=seen: the prompt with each question
-  std::vector<std::shared_ptr<const kvist::ScoresByPosition>> masses;  ///< one, or one for each question (seen)
+  /// one, or one for each question (seen)
+  std::vector<std::shared_ptr<const kvist::ScoresByPosition>> masses;
   std::vector<bool> hits;
   double decode_seconds = 0;
 };
@@ -49,9 +50,14 @@ struct Tally {
 /// One task at one context.
 class TaskRun {
  public:
-  TaskRun(Engine& engine, const NamedText& text, const RunSettings& settings, Results& results, Progress& progress,
-          std::string task, Index context)
-      : engine_(engine), text_(text), settings_(settings), results_(results), progress_(progress), task_(std::move(task)),
+  TaskRun(Engine& engine, const NamedText& text, const RunSettings& settings, Results& results,
+          Progress& progress, std::string task, Index context)
+      : engine_(engine),
+        text_(text),
+        settings_(settings),
+        results_(results),
+        progress_(progress),
+        task_(std::move(task)),
         context_(context) {}
 
   Outcome<Good> run(const std::vector<Token>& tokens, const tasks::Haystack& hay) {
@@ -66,8 +72,8 @@ class TaskRun {
       if (auto able = gate(); !able) return able.failure();
       else if (!*able) return Good{};
     }
-    // One policy after another where all samples' runs fit in memory; else some together, so that a run that had to be
-    // given up and made again serves several.
+    // One policy after another where all samples' runs fit in memory; else some together, so that a run that
+    // had to be given up and made again serves several.
     const std::size_t together = fits() ? 1 : 8;
     for (std::size_t i = 0; i < missing_.size(); i += together) {
       const std::span<const Contestant* const> batch =
@@ -78,13 +84,16 @@ class TaskRun {
         if (!reference) return reference.failure();
         for (std::size_t b = 0; b < batch.size(); ++b) {
           if (!tallies[b].error.empty()) continue;
-          show(fmt::format("{} ({}/{}), sample {}/{}", batch[b]->text, i + b + 1, missing_.size(), s + 1, samples_.size()));
-          if (auto done = measure(*batch[b], s, **reference, tallies[b]); !done) tallies[b].error = done.failure().message;
+          show(fmt::format("{} ({}/{}), sample {}/{}", batch[b]->text, i + b + 1, missing_.size(), s + 1,
+                           samples_.size()));
+          if (auto done = measure(*batch[b], s, **reference, tallies[b]); !done)
+            tallies[b].error = done.failure().message;
         }
         if (!fits()) references_[s] = Reference{};
       }
       for (std::size_t b = 0; b < batch.size(); ++b)
-        if (auto done = results_.put(key(batch[b]->text), row(batch[b]->text, tallies[b])); !done) return done;
+        if (auto done = results_.put(key(batch[b]->text), row(batch[b]->text, tallies[b])); !done)
+          return done;
     }
     return Good{};
   }
@@ -97,11 +106,14 @@ class TaskRun {
   /// Do the recordings of all samples fit in a quarter of the machine's memory?
   bool fits() const {
     const kvist::Shape& s = engine_.shape();
-    const std::size_t queries = any(recorded(wants_).prefill & kvist::Needs::queries) && wants_.last_queries == kvist::all_queries
-                                    ? std::size_t(s.q_heads * s.dim_k)
-                                    : 0;
-    const std::size_t entry = (std::size_t(s.kv_heads) * std::size_t(s.dim_k + s.dim_v) + queries) * std::size_t(s.layers) * 4;
-    const std::size_t copies = settings_.seen && retrieval() && !samples_.empty() ? 1 + samples_[0].questions.size() : 1;
+    const std::size_t queries =
+        any(recorded(wants_).prefill & kvist::Needs::queries) && wants_.last_queries == kvist::all_queries
+            ? std::size_t(s.q_heads * s.dim_k)
+            : 0;
+    const std::size_t entry =
+        (std::size_t(s.kv_heads) * std::size_t(s.dim_k + s.dim_v) + queries) * std::size_t(s.layers) * 4;
+    const std::size_t copies =
+        settings_.seen && retrieval() && !samples_.empty() ? 1 + samples_[0].questions.size() : 1;
     const std::size_t logits = retrieval() ? 0 : 64 * std::size_t(engine_.config().vocabulary) * 4;
     const std::size_t memory = std::size_t(sysconf(_SC_PHYS_PAGES)) * std::size_t(sysconf(_SC_PAGESIZE));
     return samples_.size() * (entry * std::size_t(context_) * copies + logits) < memory / 4;
@@ -113,9 +125,10 @@ class TaskRun {
       if (!windows) {
         const kvist::Error& e = windows.error();
         if (e.code != kvist::Errc::bad_shape) return failed("fidelity", e);
-        return failed(fmt::format("fidelity at context {}: the text '{}' has {} tokens, enough for {} windows, not for {} "
-                                  "(--samples, --context, --text)",
-                                  context_, text_.name, tokens.size(), e.got, e.want));
+        return failed(fmt::format(
+            "fidelity at context {}: the text '{}' has {} tokens, enough for {} windows, not for {} "
+            "(--samples, --context, --text)",
+            context_, text_.name, tokens.size(), e.got, e.want));
       }
       for (auto& w : *windows) {
         Sample sample;
@@ -132,8 +145,11 @@ class TaskRun {
     for (Index i = 0; i < contexts; ++i) {
       auto made = tasks::hide(
           frames, hay, [&](std::string_view s) { return engine_.encode(s); },
-          [&](Token id) { return std::string(engine_.tokenizer().token_bytes(id)); }, context_, settings_.seed, std::uint64_t(i));
-      if (!made) return failed(fmt::format("{} at context {} in the text '{}'", task_, context_, text_.name), made.error());
+          [&](Token id) { return std::string(engine_.tokenizer().token_bytes(id)); }, context_,
+          settings_.seed, std::uint64_t(i));
+      if (!made)
+        return failed(fmt::format("{} at context {} in the text '{}'", task_, context_, text_.name),
+                      made.error());
       samples_.push_back({std::move(made->context), {}, std::move(made->questions)});
     }
     return Good{};
@@ -201,9 +217,11 @@ class TaskRun {
     for (const Contestant* c : missing_) {
       Json j = Results::row(key(c->text));
       j.set("status", "model_cannot");
-      j.set("error", fmt::format("the full cache answers {} of {} questions: the lower 95 % bound of its accuracy is {:.2f}, "
-                                 "below 0.7, so nothing can be compared (more --samples narrow the bound)",
-                                 right, asked, w.lo));
+      j.set("error",
+            fmt::format(
+                "the full cache answers {} of {} questions: the lower 95 % bound of its accuracy is {:.2f}, "
+                "below 0.7, so nothing can be compared (more --samples narrow the bound)",
+                right, asked, w.lo));
       Json metrics = Json::object();
       metrics.set("accuracy_full", double(right) / double(asked));
       j.set("metrics", std::move(metrics));
@@ -249,10 +267,9 @@ class TaskRun {
       if (!made) return made.failure();
       stores = made->stores;
     } else {
-      std::string fault;
-      auto made = kvist::methods::find(store)->make({}, fault);
-      if (!made) return failed(fmt::format("store '{}'", store), made.error());
-      stores = made->stores;
+      auto made = plain_store(store);
+      if (!made) return made.failure();
+      stores = *std::move(made);
     }
     auto cache = whole(engine_, prompt, stores);
     if (!cache) return cache.failure();

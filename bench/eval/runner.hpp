@@ -22,8 +22,8 @@ struct RunSettings {
   std::uint64_t seed = 1;
 };
 
-/// Runs what the results lack, task by task and context by context. The full cache's run of each sample is shared by all
-/// policies, and the rows of a policy are saved as soon as its last sample is done.
+/// Runs what the results lack, task by task and context by context. The full cache's run of each sample is
+/// shared by all policies, and the rows of a policy are saved as soon as its last sample is done.
 Outcome<Good> run_all(Engine& engine, const NamedText& text, const RunSettings& settings, Results& results,
                       Progress& progress);
 

@@ -42,10 +42,17 @@ kvist::Status feed(Engine& engine, Prepared& policy, std::span<const Token> ids,
     one.logits = i >= n - wanted ? 1 : 0;
     one.on_logits = [&](Index, Index, std::span<const float> logits) { pass.on_logits(i, 1, logits); };
     one.on_attention = pass.on_attention;
-    if (const auto done = engine.forward(ids.subspan(std::size_t(i), 1), first + i, cache, one); !done) return done;
+    if (const auto done = engine.forward(ids.subspan(std::size_t(i), 1), first + i, cache, one); !done)
+      return done;
   }
   return kvist::Done{};
 }
+
+/// The token that should follow token i of the window, and how many are known.
+Token target(const kvist::tasks::TextWindow& w, std::size_t i) {
+  return i + 1 < w.next.size() ? w.next[i + 1] : w.after;
+}
+std::size_t targets(const kvist::tasks::TextWindow& w) { return w.next.size() - (w.after < 0); }
 
 /// Collects whether the rows' argmax are the payload; rows are the last of a pass of n tokens.
 struct PayloadCheck {
@@ -85,18 +92,23 @@ Outcome<FullWindow> full_window(Engine& engine, Recording& prompt, const kvist::
   pass.prompt = true;  // for the evidence; the cache keeps everything
   pass.logits = -1;
   pass.on_logits = [&](Index first, Index, std::span<const float> logits) {
-    std::copy(logits.begin(), logits.end(), out.logits.begin() + std::ptrdiff_t(std::size_t(first) * vocabulary));
+    std::copy(logits.begin(), logits.end(),
+              out.logits.begin() + std::ptrdiff_t(std::size_t(first) * vocabulary));
   };
-  pass.on_attention = [&](int layer, std::span<const float> o) { out.attention[std::size_t(layer)].assign(o.begin(), o.end()); };
+  pass.on_attention = [&](int layer, std::span<const float> o) {
+    out.attention[std::size_t(layer)].assign(o.begin(), o.end());
+  };
   if (const auto done = engine.forward(window.next, prompt.size(), cache, pass); !done)
     return failed("the full cache's continuation", done.error());
   prompt.full.truncate(prompt.size());
   engine.pool().for_each(Index(n), [&](Index i) {
-    out.rows[std::size_t(i)] = compare::summarise(std::span(out.logits).subspan(std::size_t(i) * vocabulary, vocabulary));
+    out.rows[std::size_t(i)] =
+        compare::summarise(std::span(out.logits).subspan(std::size_t(i) * vocabulary, vocabulary));
   });
-  for (std::size_t i = 0; i + 1 < n; ++i)
-    out.nll -= compare::log_probability(std::span(out.logits).subspan(i * vocabulary, vocabulary), out.rows[i],
-                                        window.next[i + 1]) / double(n - 1);
+  for (std::size_t i = 0; i < targets(window); ++i)
+    out.nll -= compare::log_probability(std::span(out.logits).subspan(i * vocabulary, vocabulary),
+                                        out.rows[i], target(window, i)) /
+               double(targets(window));
   out.masses = std::make_shared<const kvist::ScoresByPosition>(std::move(masses));
   return out;
 }
@@ -119,13 +131,14 @@ Outcome<WindowScore> score_window(Engine& engine, Prepared& policy, const kvist:
       const compare::LogitRow row = compare::summarise(mine);
       kl[i] = compare::divergence(theirs, full.rows[i], mine, row);
       same[i] = row.top == full.rows[i].top;
-      if (i + 1 < n) nll[i] = -compare::log_probability(mine, row, window.next[i + 1]);
+      if (i < targets(window)) nll[i] = -compare::log_probability(mine, row, target(window, i));
     });
   };
   pass.on_attention = [&](int layer, std::span<const float> out) {
     const std::size_t dv = std::size_t(s.dim_v), heads = out.size() / dv;
     const float* const o = out.data();
-    const float* const f = full.attention[std::size_t(layer)].data() + std::size_t(seen[std::size_t(layer)]) * std::size_t(s.q_heads) * dv;
+    const float* const f = full.attention[std::size_t(layer)].data() +
+                           std::size_t(seen[std::size_t(layer)]) * std::size_t(s.q_heads) * dv;
     for (std::size_t h = 0; h < heads; ++h) {
       double difference = 0, size = 0;
       for (std::size_t c = 0; c < dv; ++c) {
@@ -142,19 +155,22 @@ Outcome<WindowScore> score_window(Engine& engine, Prepared& policy, const kvist:
   WindowScore out;
   out.kl = compare::mean(kl);
   for (const char x : same) out.top1 += double(x) / double(n);
-  for (const double x : nll) out.nll += x / double(n - 1);
+  for (const double x : nll) out.nll += x / double(targets(window));
   out.output_error = error / (double(n) * s.layers * s.q_heads);
   return out;
 }
 
-Outcome<bool> answers(Engine& engine, Prepared& policy, std::span<const Token> feed_ids, std::span<const Token> payload,
-                      bool live) {
+Outcome<bool> answers(Engine& engine, Prepared& policy, std::span<const Token> feed_ids,
+                      std::span<const Token> payload, bool live) {
   const std::vector<Token> ids = with_payload(feed_ids, payload);
   PayloadCheck check{payload, Index(feed_ids.size()) - 1};
   Pass pass;
   pass.logits = Index(payload.size());
-  pass.on_logits = [&](Index first, Index count, std::span<const float> logits) { check(first, count, logits); };
-  if (const auto done = feed(engine, policy, ids, pass, live); !done) return failed("the question", done.error());
+  pass.on_logits = [&](Index first, Index count, std::span<const float> logits) {
+    check(first, count, logits);
+  };
+  if (const auto done = feed(engine, policy, ids, pass, live); !done)
+    return failed("the question", done.error());
   return check.right;
 }
 
@@ -168,7 +184,9 @@ Outcome<bool> full_answers(Engine& engine, Recording& prompt, std::span<const To
   Pass pass;
   pass.prompt = true;
   pass.logits = Index(payload.size());
-  pass.on_logits = [&](Index first, Index count, std::span<const float> logits) { check(first, count, logits); };
+  pass.on_logits = [&](Index first, Index count, std::span<const float> logits) {
+    check(first, count, logits);
+  };
   if (const auto done = engine.forward(ids, prompt.size(), cache, pass); !done)
     return failed("the full cache's answer", done.error());
   prompt.full.truncate(prompt.size());

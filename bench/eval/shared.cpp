@@ -19,7 +19,8 @@ Outcome<Good> write_result(const std::string& path, std::string_view text) {
       return failed("standard output cannot be written");
     return Good{};
   }
-  if (const auto done = kvist::write_file(path, text); !done) return failed(fmt::format("'{}'", path), done.error());
+  if (const auto done = kvist::write_file(path, text); !done)
+    return failed(fmt::format("'{}'", path), done.error());
   return Good{};
 }
 

@@ -78,18 +78,21 @@ std::vector<ResultTable> result_tables(std::span<const Json> rows) {
     if (!mine) {
       ResultTable t;
       const bool fidelity = row["task"].as_string() == "fidelity";
-      t.title = fmt::format("{}, context {}, {} {}{}, text {}", row["task"].as_string(), row["context"].as_int(),
-                            row["samples"].as_int(), fidelity ? "windows" : "samples",
-                            fidelity ? "" : fmt::format(", question {}", row["question"].as_string()), row["text"].as_string());
+      t.title = fmt::format("{}, context {}, {} {}{}, text {}", row["task"].as_string(),
+                            row["context"].as_int(), row["samples"].as_int(), fidelity ? "windows" : "samples",
+                            fidelity ? "" : fmt::format(", question {}", row["question"].as_string()),
+                            row["text"].as_string());
       if (row["decode"].as_string() != "frozen") t.title += ", decode live";
       using C = Table::Column;
       const auto right = Table::Align::right;
       if (fidelity)
-        t.table.columns = {C{"policy"}, C{"KL", right}, C{"95 %", right}, C{"x random", right}, C{"won", right},
-                           C{"top-1", right}, C{"perplexity", right}};
+        t.table.columns = {C{"policy"},     C{"KL", right},    C{"95 %", right},      C{"x random", right},
+                           C{"won", right}, C{"top-1", right}, C{"perplexity", right}};
       else
-        t.table.columns = {C{"policy"}, C{"accuracy", right}, C{"95 %", right}, C{"won:lost", right}, C{"p", right}};
-      for (const char* const name : {"kept", "bytes", "of full", "policy s"}) t.table.columns.push_back(C{name, right});
+        t.table.columns = {C{"policy"}, C{"accuracy", right}, C{"95 %", right}, C{"won:lost", right},
+                           C{"p", right}};
+      for (const char* const name : {"kept", "bytes", "of full", "policy s"})
+        t.table.columns.push_back(C{name, right});
       out.push_back(std::move(t));
       mine = &out.back();
     }
@@ -108,7 +111,8 @@ std::string series_name(std::string_view policy) {
     const std::size_t at = out.find(lead);
     if (at == out.npos) continue;
     const std::size_t end = std::min(out.find_first_of(",+", at + lead.size()), out.size());
-    if (lead[0] == ':' && end < out.size() && out[end] == ',') out = out.substr(0, at) + ":" + out.substr(end + 1);
+    if (lead[0] == ':' && end < out.size() && out[end] == ',')
+      out = out.substr(0, at) + ":" + out.substr(end + 1);
     else out.erase(at, end - at);
   }
   return out;
@@ -123,14 +127,17 @@ bool is_anchor(std::string_view name) {
 std::string report_html(const Json& document, const std::string& command_line, std::span<const Json> rows) {
   const Json& model = document["model"];
   kvist::Report report(fmt::format("KV-cache policies on {}", model["name"].as_string()));
-  report.paragraph("What each policy keeps of the cache, what that costs against attention over the full cache, and the bytes "
-                   "that are really stored.");
+  report.paragraph(
+      "What each policy keeps of the cache, what that costs against attention over the full cache, and the "
+      "bytes "
+      "that are really stored.");
   std::vector<std::pair<std::string, std::string>> facts{
-      {"model", fmt::format("{} ({}), {} layers, {} query heads, {} KV heads, dim {}", model["name"].as_string(),
-                            model["arch"].as_string(), model["layers"].as_int(), model["q_heads"].as_int(),
-                            model["kv_heads"].as_int(), model["head_dim"].as_int())}};
+      {"model", fmt::format("{} ({}), {} layers, {} query heads, {} KV heads, dim {}",
+                            model["name"].as_string(), model["arch"].as_string(), model["layers"].as_int(),
+                            model["q_heads"].as_int(), model["kv_heads"].as_int(), model["head_dim"].as_int())}};
   if (!rows.empty()) facts.emplace_back("text", rows.front()["text"].as_string());
-  facts.emplace_back("kvist", fmt::format("{}, kernels at {}", document["kvist"].as_string(), document["isa"].as_string()));
+  facts.emplace_back(
+      "kvist", fmt::format("{}, kernels at {}", document["kvist"].as_string(), document["isa"].as_string()));
   report.facts(facts);
   report.command(command_line);
   for (const ResultTable& t : result_tables(rows)) {
@@ -151,7 +158,8 @@ std::string report_html(const Json& document, const std::string& command_line, s
     std::vector<std::string> marks;
     for (const Json* row : t.rows) {
       const std::string name = series_name((*row)["policy"].as_string());
-      auto series = std::find_if(plot.series.begin(), plot.series.end(), [&](const auto& s) { return s.name == name; });
+      auto series =
+          std::find_if(plot.series.begin(), plot.series.end(), [&](const auto& s) { return s.name == name; });
       if (series == plot.series.end()) {
         plot.series.push_back({name, {}, is_anchor(name)});
         series = plot.series.end() - 1;
@@ -165,6 +173,11 @@ std::string report_html(const Json& document, const std::string& command_line, s
                                 fmt::format("{}: {}, {}", (*row)["policy"].as_string(), figure(y),
                                             kvist::bytes_text((*row)["bytes"].as_double()))});
     }
+    for (const Json* row : t.rows)
+      if ((*row)["policy"].as_string() == "full" && (*row)["status"].as_string() == "ok") {
+        plot.line_x = (*row)["bytes"].as_double();
+        plot.line_name = "full cache";
+      }
     report.plot(plot);
     report.table(t.table, marks);
     for (const Json* row : t.rows)
@@ -172,12 +185,17 @@ std::string report_html(const Json& document, const std::string& command_line, s
         report.paragraph(fmt::format("{}: {}", (*row)["policy"].as_string(), (*row)["error"].as_string()));
   }
   report.heading("How to read this");
-  report.paragraph("KL: divergence of the next-token distribution from that of the full cache, mean over the scored tokens, in "
-                   "nats. 95 %: bootstrap over windows (fidelity), Wilson (accuracy). x random: ratio of mean KLs against "
-                   "random eviction at the same budget, over the same windows; won: windows in which the policy was closer. "
-                   "won:lost: questions that only this policy, or only random, answered; p: exact McNemar test. Kept: entries "
-                   "after the prompt. Bytes: keys, values, codes, scales, positions. Policy s: seconds that the policy took "
-                   "beside the prompt's own run.");
+  report.paragraph(
+      "KL: divergence of the next-token distribution from that of the full cache, mean over the scored "
+      "tokens, in "
+      "nats. 95 %: bootstrap over windows (fidelity), Wilson (accuracy). x random: ratio of mean KLs against "
+      "random eviction at the same budget, over the same windows; won: windows in which the policy was "
+      "closer. "
+      "won:lost: questions that only this policy, or only random, answered; p: exact McNemar test. Kept: "
+      "entries "
+      "after the prompt. Bytes: keys, values, codes, scales, positions. Policy s: seconds that the policy "
+      "took "
+      "beside the prompt's own run.");
   return report.html();
 }
 

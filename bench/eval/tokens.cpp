@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <numeric>
 
 namespace kvist_eval {
@@ -37,7 +38,8 @@ Outcome<std::vector<Token>> read_ids(const std::string& path, Index vocabulary) 
   for (const Json& x : json->elements()) {
     const std::int64_t id = x.is_number() ? x.as_int(-1) : -1;
     if (id < 0 || id >= vocabulary)
-      return failed(fmt::format("ids '{}': element {} is not a token id from 0 to {}", path, out.size(), vocabulary - 1));
+      return failed(fmt::format("ids '{}': element {} is not a token id from 0 to {}", path, out.size(),
+                                vocabulary - 1));
     out.push_back(Token(id));
   }
   return out;
@@ -47,7 +49,8 @@ Outcome<std::vector<Token>> read_ids(const std::string& path, Index vocabulary) 
 Outcome<std::vector<Token>> input(const Args& args, const Engine& engine, bool prompt) {
   const int given = args.has("ids") + args.has("text") + args.has("prompt");
   if (given != 1)
-    return usage(prompt ? "give one of --ids FILE, --text FILE and --prompt TEXT" : "give one of --ids FILE and --text FILE");
+    return usage(prompt ? "give one of --ids FILE, --text FILE and --prompt TEXT"
+                        : "give one of --ids FILE and --text FILE");
   if (args.has("chat") && !args.has("prompt")) return usage("--chat wraps a --prompt");
   std::vector<Token> ids;
   if (args.has("ids")) {
@@ -59,7 +62,8 @@ Outcome<std::vector<Token>> input(const Args& args, const Engine& engine, bool p
     if (!text) return text.failure();
     ids = engine.encode(*text);
   } else if (args.has("chat")) {
-    if (!engine.tokenizer().speaks_chatml()) return failed("--chat: the model's file states no ChatML template");
+    if (!engine.tokenizer().speaks_chatml())
+      return failed("--chat: the model's file states no ChatML template");
     ids = engine.encode(kvist::Tokenizer::chat_prompt(args.text("prompt")));
   } else {
     ids = engine.encode(args.text("prompt"));
@@ -111,7 +115,8 @@ struct Listing {
       Json j = Json::object();
       j.set("position", p);
       j.set("logsumexp", row.logsumexp);
-      j.set("logprob_next", p + 1 < ids.size() ? Json(kvist::compare::log_probability(x, row, ids[p + 1])) : Json());
+      j.set("logprob_next",
+            p + 1 < ids.size() ? Json(kvist::compare::log_probability(x, row, ids[p + 1])) : Json());
       j.set("top", best(x));
       positions.push_back(std::move(j));
     }
@@ -136,15 +141,18 @@ struct Listing {
   }
 };
 
-/// The prompt in the policy's cache. Its last logits are those of the full cache: what goes, goes after the prompt.
-/// `last`, where given, gets them as `all`, and tokens are then made one by one: a prompt left whole stays so.
+/// The prompt in the policy's cache. Its last logits are those of the full cache: what goes, goes after the
+/// prompt. `last`, where given, gets them as `all`, and tokens are then made one by one: a prompt left whole
+/// stays so.
 Outcome<Prepared> compress(Engine& engine, std::span<const Token> prompt, const Contestant& who, Listing* last) {
   auto made = who.make();
   if (!made) return made.failure();
   Pass pass;
   if (last) {
     pass.logits = 1;
-    pass.on_logits = [&](Index, Index count, std::span<const float> x) { last->all.assign(x.end() - std::ptrdiff_t(x.size()) / count, x.end()); };
+    pass.on_logits = [&](Index, Index count, std::span<const float> x) {
+      last->all.assign(x.end() - std::ptrdiff_t(x.size()) / count, x.end());
+    };
   }
   auto recording = record(engine, prompt, recorded(made->policy.wants()), pass);
   if (!recording) return recording.failure();
@@ -167,7 +175,8 @@ Outcome<Good> logits(const Args& args, const std::string&) {
   auto at = args.number("compress-at", 0, 1, 1 << 30);
   if (!at) return at.failure();
   if (args.has("policy") != args.has("compress-at"))
-    return usage("--policy SPEC and --compress-at N go together: N tokens are the prompt that the policy compresses");
+    return usage(
+        "--policy SPEC and --compress-at N go together: N tokens are the prompt that the policy compresses");
   auto who = contestant_of(args);
   if (!who) return who.failure();
   auto engine = engine_of(args);
@@ -175,14 +184,17 @@ Outcome<Good> logits(const Args& args, const std::string&) {
   auto ids = input(args, **engine, false);
   if (!ids) return ids.failure();
   const Index n = Index(ids->size()), prompt = Index(*at);
-  if (prompt >= n) return usage(fmt::format("--compress-at wants a number from 1 to {}: there are {} tokens", n - 1, n));
+  if (prompt >= n)
+    return usage(fmt::format("--compress-at wants a number from 1 to {}: there are {} tokens", n - 1, n));
 
   Listing listing{*ids, std::size_t((*engine)->config().vocabulary), std::size_t(*top), args.has("full")};
   Json out = Json::object();
   Pass pass;
   pass.logits = std::min(Index(*last), n - prompt);
   pass.prompt = prompt == 0;
-  pass.on_logits = [&](Index first, Index count, std::span<const float> x) { listing.add(prompt + first, count, x); };
+  pass.on_logits = [&](Index first, Index count, std::span<const float> x) {
+    listing.add(prompt + first, count, x);
+  };
   double kept = 1, bytes = 0;
   if (prompt > 0) {
     auto cache = compress(**engine, std::span(*ids).first(std::size_t(prompt)), *who, nullptr);
@@ -190,7 +202,8 @@ Outcome<Good> logits(const Args& args, const std::string&) {
     kept = kept_fraction(cache->cache, prompt);
     bytes = double(cache->cache.bytes());
     EvalCache eval(cache->cache, cache->budget);
-    if (const auto done = (*engine)->forward(std::span(*ids).subspan(std::size_t(prompt)), prompt, eval, pass); !done)
+    if (const auto done = (*engine)->forward(std::span(*ids).subspan(std::size_t(prompt)), prompt, eval, pass);
+        !done)
       return failed("the tokens after the prompt", done.error());
   } else {
     auto full = record(**engine, *ids, {}, pass);
@@ -205,7 +218,7 @@ Outcome<Good> logits(const Args& args, const std::string&) {
   }
   out.set("positions", std::move(listing.positions));
   out.set("kept_fraction", kept);
-  out.set("bytes", bytes);
+  out.set("bytes", std::llround(bytes));
   return write_result(args.text("json"), out.dump() + "\n");
 }
 
@@ -232,7 +245,8 @@ Outcome<Good> generate(const Args& args, const std::string&) {
     pass.logits = 1;
     pass.step = cache->steps + step;
     pass.on_logits = [&](Index, Index, std::span<const float> row) { x.assign(row.begin(), row.end()); };
-    if (const auto done = (*engine)->forward(std::span(&next, 1), cache->cache.next_position(), eval, pass); !done)
+    if (const auto done = (*engine)->forward(std::span(&next, 1), cache->cache.next_position(), eval, pass);
+        !done)
       return failed("a decode step", done.error());
   }
   Json out = Json::object();
@@ -241,47 +255,56 @@ Outcome<Good> generate(const Args& args, const std::string&) {
   return write_result(args.text("json"), out.dump() + "\n");
 }
 
-constexpr OptionSpec model_option{"model", "M", "tiny (bundled), smollm2, or a GGUF file; default smollm2 where it is found, else tiny"};
+constexpr OptionSpec model_option{
+    "model", "M", "tiny (bundled), smollm2, or a GGUF file; default smollm2 where it is found, else tiny"};
 constexpr OptionSpec json_option{"json", "FILE", "where the result goes; default standard output"};
-constexpr OptionSpec threads_option{"threads", "N", "default what the machine has; results do not depend on it"};
+constexpr OptionSpec threads_option{"threads", "N",
+                                    "default what the machine has; results do not depend on it"};
 constexpr OptionSpec ids_option{"ids", "FILE", "a JSON array of token ids"};
 
-constexpr std::array tokenize_options{model_option, OptionSpec{"text", "FILE", "UTF-8 text"},
-                                      OptionSpec{"no-special", "", "special tokens written out in the text are text like any other"},
-                                      json_option, threads_option};
+constexpr std::array tokenize_options{
+    model_option, OptionSpec{"text", "FILE", "UTF-8 text"},
+    OptionSpec{"no-special", "", "special tokens written out in the text are text like any other"},
+    json_option, threads_option};
 constexpr std::array logits_options{
     model_option,
     ids_option,
     OptionSpec{"text", "FILE", "UTF-8 text"},
     OptionSpec{"policy", "SPEC", "what compresses the prompt"},
-    OptionSpec{"compress-at", "N", "the first N tokens are the prompt; the rest is fed to what the policy left of it"},
+    OptionSpec{"compress-at", "N",
+               "the first N tokens are the prompt; the rest is fed to what the policy left of it"},
     OptionSpec{"last", "N", "list the last N positions; default all (after the prompt)"},
     OptionSpec{"top", "K", "the K largest logits of each position; default 5"},
     OptionSpec{"full", "FILE.npy", "all logits as f32 [listed, vocabulary]"},
     json_option,
     threads_option};
-constexpr std::array generate_options{model_option,
-                                      ids_option,
-                                      OptionSpec{"text", "FILE", "UTF-8 text"},
-                                      OptionSpec{"prompt", "TEXT", "the prompt itself"},
-                                      OptionSpec{"chat", "", "put the prompt into the model's chat template"},
-                                      OptionSpec{"tokens", "N", "so many new tokens (a --chat may end before); default 64"},
-                                      OptionSpec{"policy", "SPEC", "a policy that goes on deciding while tokens are made"},
-                                      json_option,
-                                      threads_option};
+constexpr std::array generate_options{
+    model_option,
+    ids_option,
+    OptionSpec{"text", "FILE", "UTF-8 text"},
+    OptionSpec{"prompt", "TEXT", "the prompt itself"},
+    OptionSpec{"chat", "", "put the prompt into the model's chat template"},
+    OptionSpec{"tokens", "N", "so many new tokens (a --chat may end before); default 64"},
+    OptionSpec{"policy", "SPEC", "a policy that goes on deciding while tokens are made"},
+    json_option,
+    threads_option};
 
 }  // namespace
 
-const Command tokenize_command{"tokenize", "token ids of a text",
-                               "Writes {\"ids\":[..],\"text\":\"..\"}: the ids, and the ids decoded again. No start token is added.\n",
-                               tokenize_options, &tokenize};
+const Command tokenize_command{
+    "tokenize", "token ids of a text",
+    "Writes {\"ids\":[..],\"text\":\"..\"}: the ids, and the ids decoded again. No start token is added.\n",
+    tokenize_options, &tokenize};
 const Command logits_command{
     "logits", "logits of given tokens, over the full cache or after a policy",
-    "Writes {\"positions\":[{\"position\":p,\"logsumexp\":x,\"logprob_next\":y,\"top\":[[id,logit],..]}],\"kept_fraction\":..,\n"
+    "Writes "
+    "{\"positions\":[{\"position\":p,\"logsumexp\":x,\"logprob_next\":y,\"top\":[[id,logit],..]}],\"kept_"
+    "fraction\":..,\n"
     "\"bytes\":..}. Kept fraction and bytes are those of the prompt's cache after compression.\n",
     logits_options, &logits};
 const Command generate_command{"generate", "greedy continuation",
-                               "Writes {\"ids\":[new ids],\"text\":\"..\"}; a --chat stops at an end token, which is the last id then.\n",
+                               "Writes {\"ids\":[new ids],\"text\":\"..\"}; a --chat stops at an end token, "
+                               "which is the last id then.\n",
                                generate_options, &generate};
 
 }  // namespace kvist_eval

@@ -6,9 +6,11 @@ using namespace kvist;
 
 TEST_CASE("An error reads as a sentence with its numbers", "[io][format]") {
   const Error e{Errc::bad_budget, "the guarded entries do not fit in the budget of a head", 36, 20};
-  CHECK(fmt::format("{}", e) ==
-        "the budget cannot be met: the guarded entries do not fit in the budget of a head (wanted 36, got 20)");
-  CHECK(fmt::format("{}", Error{Errc::not_found, "a file cannot be opened", 0, 0}) == "not found: a file cannot be opened");
+  CHECK(
+      fmt::format("{}", e) ==
+      "the budget cannot be met: the guarded entries do not fit in the budget of a head (wanted 36, got 20)");
+  CHECK(fmt::format("{}", Error{Errc::not_found, "a file cannot be opened", 0, 0}) ==
+        "not found: a file cannot be opened");
   CHECK(fmt::format("{:>60}|", Error{Errc::not_found, "x", 0, 0}).size() == 61);
 }
 

@@ -20,7 +20,8 @@ bool well_nested(const std::string& html) {
     if (end == html.npos) return false;
     if (html[at + 1] == '!' || html[end - 1] == '/') continue;
     const bool closing = html[at + 1] == '/';
-    std::string name = html.substr(at + 1 + closing, html.find_first_of(" >", at + 1 + closing) - at - 1 - closing);
+    std::string name =
+        html.substr(at + 1 + closing, html.find_first_of(" >", at + 1 + closing) - at - 1 - closing);
     if (name == "meta") continue;
     if (!closing) open.push_back(name);
     else if (open.empty() || open.back() != name) return false;
@@ -42,7 +43,8 @@ Plot example() {
 }  // namespace
 
 TEST_CASE("A table aligns its columns by characters", "[io][Table]") {
-  const Table t{{{"policy"}, {"KL", Table::Align::right}}, {{"full", "0"}, {"r\xC3\xA9sum\xC3\xA9 policy", "0.125"}, {"x"}}};
+  const Table t{{{"policy"}, {"KL", Table::Align::right}},
+                {{"full", "0"}, {"r\xC3\xA9sum\xC3\xA9 policy", "0.125"}, {"x"}}};
   CHECK(t.text() ==
         "policy            KL\n"
         "-------------  -----\n"
@@ -85,7 +87,8 @@ TEST_CASE("Marks of more than eight series differ by shape", "[io][Plot]") {
 
 TEST_CASE("Labels of a plot never cover each other", "[io][Plot]") {
   Plot p;
-  for (int i = 0; i < 12; ++i) p.series.push_back({"series" + std::to_string(i), {{1e6, 0.1 + 1e-4 * i, 0, 0, ""}}, false});
+  for (int i = 0; i < 12; ++i)
+    p.series.push_back({"series" + std::to_string(i), {{1e6, 0.1 + 1e-4 * i, 0, 0, ""}}, false});
   const std::string svg = p.svg();
   std::vector<double> y;
   for (std::size_t at = svg.find("class='name"); at != svg.npos; at = svg.find("class='name", at + 1)) {
@@ -103,12 +106,14 @@ TEST_CASE("A report is one well-formed page without anything from elsewhere", "[
   r.heading("fidelity");
   r.paragraph("Lower is better.");
   r.plot(example());
-  r.table({{{"policy"}, {"KL", Table::Align::right}}, {{"<b>", "1"}, {"y"}}}, {Plot::mark(0, false, 0, 0), ""});
+  r.table({{{"policy"}, {"KL", Table::Align::right}}, {{"<b>", "1"}, {"y"}}},
+          {Plot::mark(0, false, 0, 0), ""});
   const std::string html = r.html();
   CHECK(well_nested(html));
   CHECK(html.rfind("<!DOCTYPE html>", 0) == 0);
   CHECK(count(html, "<title>kvist: &lt;model&gt; &amp; text</title>") == 1);
   CHECK(html.find("<b>") == html.npos);
   CHECK(count(html, "<tr>") == 3);
-  for (const char* const outside : {"http", "url(", "src=", "@import", "<script"}) CHECK(html.find(outside) == html.npos);
+  for (const char* const outside : {"http", "url(", "src=", "@import", "<script"})
+    CHECK(html.find(outside) == html.npos);
 }

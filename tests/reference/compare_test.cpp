@@ -14,7 +14,8 @@ TEST_CASE("Divergence and log-probabilities follow their formulas", "[reference]
   CHECK(a.top == 2);
   CHECK(b.top == 0);  // of equal logits the lowest
   CHECK(compare::log_probability(p, a, 1) == Approx(std::log(2.0 / 8)));
-  const double want = (1 * std::log(1.0 / 8) + 2 * std::log(2.0 / 8) + 5 * std::log(5.0 / 8)) / 8 - std::log(1.0 / 3);
+  const double want =
+      (1 * std::log(1.0 / 8) + 2 * std::log(2.0 / 8) + 5 * std::log(5.0 / 8)) / 8 - std::log(1.0 / 3);
   CHECK(compare::divergence(p, a, q, b) == Approx(want));
   CHECK(compare::divergence(p, a, p, a) == 0.0);
 }

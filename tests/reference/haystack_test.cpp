@@ -7,8 +7,9 @@ using namespace kvist;
 TEST_CASE("Paragraphs end at blank lines, are joined by single blanks, and short ones are left out",
           "[reference][Haystack]") {
   const std::string forty(40, 'a'), forty_one(41, 'b');
-  const auto p = tasks::paragraphs("CHAPTER I\r\n\r\n  One line of a paragraph that is\n long\tenough   to stay here.\n \n" +
-                                   forty + "\n\n" + forty_one + "\n");
+  const auto p = tasks::paragraphs(
+      "CHAPTER I\r\n\r\n  One line of a paragraph that is\n long\tenough   to stay here.\n \n" + forty +
+      "\n\n" + forty_one + "\n");
   REQUIRE(p.size() == 2);
   CHECK(p[0] == "One line of a paragraph that is long enough to stay here.");
   CHECK(p[1] == forty_one);
@@ -31,8 +32,11 @@ TEST_CASE("Sentences end after . ! ? or a quotation mark where a capital or a qu
 }
 
 TEST_CASE("A haystack counts the tokens of each sentence with the blank before it", "[reference][Haystack]") {
-  const tasks::Encode letters = [](std::string_view t) { return std::vector<std::int32_t>(t.begin(), t.end()); };
-  const auto h = tasks::Haystack::of("This is the first sentence of a text. And this is the next one.\n\nshort", letters);
+  const tasks::Encode letters = [](std::string_view t) {
+    return std::vector<std::int32_t>(t.begin(), t.end());
+  };
+  const auto h =
+      tasks::Haystack::of("This is the first sentence of a text. And this is the next one.\n\nshort", letters);
   REQUIRE(h.sentences.size() == 2);
   CHECK(h.tokens[0] == Index(h.sentences[0].size()) + 1);
   CHECK(h.tokens[1] == Index(h.sentences[1].size()) + 1);

@@ -10,7 +10,8 @@ using namespace kvist;
 
 namespace {
 
-// One token a word, digit or line break, the blank before a digit a token of its own: what matters to the generators.
+// One token a word, digit or line break, the blank before a digit a token of its own: what matters to the
+// generators.
 std::vector<std::int32_t> encode(std::string_view text) {
   std::vector<std::int32_t> out;
   std::uint64_t word = 0;
@@ -64,6 +65,7 @@ TEST_CASE("Window i starts at token i * floor(L / W) + 500, after a start token"
     CHECK(x.prompt[1023] == i * 2500 + 500 + 1023);
     CHECK(x.next.size() == 64);
     CHECK(x.next[0] == i * 2500 + 500 + 1024);
+    CHECK(x.after == x.next[63] + 1);
   }
 }
 
@@ -73,17 +75,20 @@ TEST_CASE("Too little text for the windows says how many fit", "[reference][task
   REQUIRE_FALSE(w);
   CHECK(w.error().code == Errc::bad_shape);
   CHECK(w.error().want == 8);
-  // 3 windows: the last starts at 2 * 1666 + 500 and needs 1023 + 64 more; 4 would need 3 * 1250 + 1587 = 5337
+  // 3 windows: the last starts at 2 * 1666 + 500 and needs 1023 + 64 more; 4 would need 3 * 1250 + 1587 =
+  // 5337
   CHECK(w.error().got == 3);
   CHECK(tasks::text_windows(text, 1024, 3));
   CHECK_FALSE(tasks::text_windows(text, 1024, 4));
+  CHECK(tasks::text_windows(std::span(text).first(1587), 1024, 1)->at(0).after == -1);  // nothing follows
   CHECK(tasks::windows_that_fit(1586, 1024, 1) == 0);
   CHECK(tasks::windows_that_fit(1587, 1024, 1) == 1);
   CHECK(tasks::text_windows(text, 1, 4).error().code == Errc::bad_option);
   CHECK(tasks::text_windows(text, 1024, 0).error().code == Errc::bad_option);
 }
 
-TEST_CASE("facts8 hides one line of each frame, each on a line of its own at its depth", "[reference][tasks]") {
+TEST_CASE("facts8 hides one line of each frame, each on a line of its own at its depth",
+          "[reference][tasks]") {
   const auto hay = book();
   for (const Index tokens : {256, 512, 1024})
     for (std::uint64_t index = 0; index < 6; ++index) {
@@ -103,7 +108,8 @@ TEST_CASE("facts8 hides one line of each frame, each on a line of its own at its
         const std::string line = "\n" + std::string(tasks::facts8[f].line) + " " + q.value + ".\n";
         CHECK(count(r->text, line) == 1);
         // sentences are some 10 tokens, so the border nearest to a depth is never far from it
-        const double at = double(encode(r->text.substr(0, r->text.find(line))).size()) / double(r->context.size());
+        const double at =
+            double(encode(r->text.substr(0, r->text.find(line))).size()) / double(r->context.size());
         CHECK(at == Approx(q.depth).margin(0.3 * 256 / tokens + 0.05));
       }
       CHECK(values.size() == 8);
@@ -156,7 +162,8 @@ TEST_CASE("passkey is the first frame alone", "[reference][tasks]") {
   CHECK(count(r->text, "\nThe pass key is " + r->questions[0].value + ".\n") == 1);
 }
 
-TEST_CASE("A context too short for its lines, or a text too short for the context, is an error", "[reference][tasks]") {
+TEST_CASE("A context too short for its lines, or a text too short for the context, is an error",
+          "[reference][tasks]") {
   const auto hay = book();
   CHECK(tasks::hide(tasks::facts8, hay, encode, text_of, 40, 1, 0).error().code == Errc::bad_shape);
   const auto little = tasks::hide(tasks::facts8, hay, encode, text_of, 20000, 1, 0);

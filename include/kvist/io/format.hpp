@@ -14,15 +14,24 @@ namespace kvist::inline KVIST_ABI {
 /// The kind of an error in words.
 constexpr std::string_view describe(Errc code) {
   switch (code) {
-    case Errc::bad_shape: return "sizes do not agree";
-    case Errc::bad_budget: return "the budget cannot be met";
-    case Errc::bad_option: return "an option is wrong";
-    case Errc::bad_value: return "a value is wrong";
-    case Errc::bad_file: return "the file is damaged or not of its format";
-    case Errc::missing_evidence: return "evidence is missing";
-    case Errc::unsupported: return "not supported";
-    case Errc::out_of_capacity: return "no room left";
-    case Errc::not_found: return "not found";
+    case Errc::bad_shape:
+      return "sizes do not agree";
+    case Errc::bad_budget:
+      return "the budget cannot be met";
+    case Errc::bad_option:
+      return "an option is wrong";
+    case Errc::bad_value:
+      return "a value is wrong";
+    case Errc::bad_file:
+      return "the file is damaged or not of its format";
+    case Errc::missing_evidence:
+      return "evidence is missing";
+    case Errc::unsupported:
+      return "not supported";
+    case Errc::out_of_capacity:
+      return "no room left";
+    case Errc::not_found:
+      return "not found";
   }
   return "unknown error";
 }
@@ -61,6 +70,7 @@ struct fmt::formatter<kvist::Shape> : fmt::formatter<std::string_view> {
   template <class Context>
   auto format(const kvist::Shape& s, Context& context) const {
     return fmt::formatter<std::string_view>::format(
-        fmt::format("{} layers, {} query heads, {} KV heads, dim {}", s.layers, s.q_heads, s.kv_heads, s.dim_k), context);
+        fmt::format("{} layers, {} query heads, {} KV heads, dim {}", s.layers, s.q_heads, s.kv_heads, s.dim_k),
+        context);
   }
 };

@@ -26,7 +26,8 @@ struct Table {
     std::vector<std::size_t> width;
     for (const Column& c : columns) width.push_back(length(c.name));
     for (const auto& row : rows)
-      for (std::size_t i = 0; i < std::min(row.size(), width.size()); ++i) width[i] = std::max(width[i], length(row[i]));
+      for (std::size_t i = 0; i < std::min(row.size(), width.size()); ++i)
+        width[i] = std::max(width[i], length(row[i]));
     std::vector<std::string> head;
     std::string rule;
     for (std::size_t i = 0; i < columns.size(); ++i) {

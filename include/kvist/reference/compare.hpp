@@ -16,7 +16,8 @@
 namespace kvist::inline KVIST_ABI {
 namespace compare {
 
-// ------------------------------------------------------------------------------------------ two rows of logits
+// ------------------------------------------------------------------------------------------ two rows of
+// logits
 
 /// What one row of logits [vocabulary] says.
 struct LogitRow {
@@ -60,7 +61,8 @@ inline double mean(std::span<const double> x) {
 
 namespace detail {
 
-/// The 2.5 % and 97.5 % points of f over `resamples` draws of n indices with replacement, by linear interpolation.
+/// The 2.5 % and 97.5 % points of f over `resamples` draws of n indices with replacement, by linear
+/// interpolation.
 template <class F>
 Interval bootstrap(std::size_t n, std::uint64_t seed, int resamples, F&& f) {
   Random random(seed);
@@ -82,8 +84,8 @@ Interval bootstrap(std::size_t n, std::uint64_t seed, int resamples, F&& f) {
 
 }  // namespace detail
 
-/// 95 % interval of the mean over windows, by drawing windows with replacement: tokens of one window are not independent,
-/// so they are never drawn one by one. One window: that value twice. None: zeros.
+/// 95 % interval of the mean over windows, by drawing windows with replacement: tokens of one window are not
+/// independent, so they are never drawn one by one. One window: that value twice. None: zeros.
 inline Interval bootstrap_mean(std::span<const double> windows, std::uint64_t seed = 1, int resamples = 1000) {
   if (windows.empty()) return {};
   return detail::bootstrap(windows.size(), seed, resamples, [&](std::span<const std::size_t> draw) {
@@ -95,9 +97,9 @@ inline Interval bootstrap_mean(std::span<const double> windows, std::uint64_t se
 
 /// Two policies on the same windows.
 struct Paired {
-  double ratio = 0;   ///< mean of a / mean of b
+  double ratio = 0;       ///< mean of a / mean of b
   double lo = 0, hi = 0;  ///< 95 %, windows drawn in pairs
-  Index won = 0;      ///< windows in which a is below b
+  Index won = 0;          ///< windows in which a is below b
   Index n = 0;
 };
 
@@ -133,16 +135,18 @@ inline Interval wilson(Index k, Index n, double z = 1.959963984540054) {
   const double p = double(k) / double(n), zz = z * z / double(n);
   const double centre = (p + zz / 2) / (1 + zz);
   const double half = z / (1 + zz) * std::sqrt(p * (1 - p) / double(n) + zz / (4 * double(n)));
-  return {k == 0 ? 0.0 : centre - half, k == n ? 1.0 : centre + half};  // exact at the ends, whatever the rounding
+  // exact at the ends, whatever the rounding
+  return {k == 0 ? 0.0 : centre - half, k == n ? 1.0 : centre + half};
 }
 
-/// Exact two-sided McNemar test: of the questions that only one of two policies answered, `a` were a's and `b` were b's;
-/// how likely is a split at least as uneven by chance?
+/// Exact two-sided McNemar test: of the questions that only one of two policies answered, `a` were a's and
+/// `b` were b's; how likely is a split at least as uneven by chance?
 inline double mcnemar(Index a, Index b) {
   const Index n = a + b, few = std::min(a, b);
   double sum = 0;
   for (Index i = 0; i <= few; ++i)
-    sum += std::exp(std::lgamma(n + 1.0) - std::lgamma(i + 1.0) - std::lgamma(n - i + 1.0) - double(n) * std::log(2.0));
+    sum += std::exp(std::lgamma(n + 1.0) - std::lgamma(i + 1.0) - std::lgamma(n - i + 1.0) -
+                    double(n) * std::log(2.0));
   return std::min(1.0, 2 * sum);
 }
 

@@ -17,7 +17,9 @@ using Encode = std::function<std::vector<std::int32_t>(std::string_view text)>;
 
 namespace detail {
 
-constexpr bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v'; }
+constexpr bool is_blank(char c) {
+  return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v';
+}
 
 /// Characters of UTF-8 text: bytes that do not continue one.
 inline std::size_t characters(std::string_view s) {
@@ -28,8 +30,8 @@ inline std::size_t characters(std::string_view s) {
 
 }  // namespace detail
 
-/// The paragraphs of a text: cut at blank lines, each joined by single blanks; those of `shortest` characters or fewer
-/// (headings, page numbers) are left out.
+/// The paragraphs of a text: cut at blank lines, each joined by single blanks; those of `shortest` characters
+/// or fewer (headings, page numbers) are left out.
 inline std::vector<std::string> paragraphs(std::string_view text, std::size_t shortest = 40) {
   std::vector<std::string> out;
   std::string now;
@@ -89,10 +91,12 @@ struct Haystack {
   }
 };
 
-/// Text that says nothing, for passkey tasks without a book: five sentences over and over, at least `characters` of it.
+/// Text that says nothing, for passkey tasks without a book: five sentences over and over, at least
+/// `characters` of it.
 inline std::string filler(std::size_t characters) {
   constexpr std::string_view once =
-      "The grass is green and the sky is blue. The sun goes up and the sun goes down. We walk along the road to the old "
+      "The grass is green and the sky is blue. The sun goes up and the sun goes down. We walk along the road "
+      "to the old "
       "town. The birds sing in the trees near the water. Here we go, there and back again.";
   std::string out;
   while (out.size() < characters) {

@@ -24,7 +24,9 @@ inline constexpr std::int32_t start_token = 0;
 /// A prompt and what follows it in the text.
 struct TextWindow {
   std::vector<std::int32_t> prompt;  ///< start_token and context - 1 tokens of the text
-  std::vector<std::int32_t> next;    ///< the tokens that are fed and scored
+  /// the tokens that are fed; what is predicted after each of them is scored
+  std::vector<std::int32_t> next;
+  std::int32_t after = -1;  ///< the token that follows those, where the text has one
 };
 
 /// How many of at most `windows` windows fit in a text of `length` tokens.
@@ -34,14 +36,15 @@ constexpr Index windows_that_fit(Index length, Index context, Index windows, Ind
   return 0;
 }
 
-/// Window i of `windows` begins at token i * floor(L / windows) + 500 of the text (L tokens): all policies see the same
-/// places, and no window depends on another.
-/// Fails with: bad_shape where the text is too short; `got` says how many windows fit. bad_option where a size is not
-/// positive.
-inline Result<std::vector<TextWindow>> text_windows(std::span<const std::int32_t> text, Index context, Index windows,
-                                                    Index scored = 64) {
+/// Window i of `windows` begins at token i * floor(L / windows) + 500 of the text (L tokens): all policies
+/// see the same places, and no window depends on another.
+/// Fails with: bad_shape where the text is too short; `got` says how many windows fit. bad_option where a
+/// size is not positive.
+inline Result<std::vector<TextWindow>> text_windows(std::span<const std::int32_t> text, Index context,
+                                                    Index windows, Index scored = 64) {
   if (context < 2 || windows < 1 || scored < 1)
-    return Error{Errc::bad_option, "a window has a context of at least 2 tokens, and there is at least one window"};
+    return Error{Errc::bad_option,
+                 "a window has a context of at least 2 tokens, and there is at least one window"};
   const Index length = Index(text.size());
   if (const Index fit = windows_that_fit(length, context, windows, scored); fit < windows)
     return Error{Errc::bad_shape, "the text is too short for so many windows of this context", windows, fit};
@@ -53,6 +56,7 @@ inline Result<std::vector<TextWindow>> text_windows(std::span<const std::int32_t
     w.prompt.push_back(start_token);
     w.prompt.insert(w.prompt.end(), begin, begin + (context - 1));
     w.next.assign(begin + (context - 1), begin + (context - 1 + scored));
+    if (begin + (context - 1 + scored) != text.end()) w.after = begin[context - 1 + scored];
   }
   return out;
 }
@@ -60,12 +64,20 @@ inline Result<std::vector<TextWindow>> text_windows(std::span<const std::int32_t
 // ------------------------------------------------------------------------------------------ retrieval
 
 /// What is hidden in a frame.
-enum class Payload : std::uint8_t { distinct_digits5, digits5, digits4, word, invented_name, city, given_name };
+enum class Payload : std::uint8_t {
+  distinct_digits5,
+  digits5,
+  digits4,
+  word,
+  invented_name,
+  city,
+  given_name
+};
 
 /// A sentence with a hole, and the question for what stands in it.
 struct Frame {
   const char* name;
-  const char* line;      ///< up to the payload
+  const char* line;  ///< up to the payload
   const char* question;
   Payload payload;
 };
@@ -80,14 +92,16 @@ inline constexpr Frame facts8[8] = {
     {"sailor", "The old sailor was born in", "Where was the old sailor born?", Payload::city},
     {"teacher", "The best friend of the teacher is called", "What is the best friend of the teacher called?",
      Payload::given_name},
-    {"cellar", "The key of the cellar is hidden under the", "Where is the key of the cellar hidden?", Payload::word}};
+    {"cellar", "The key of the cellar is hidden under the", "Where is the key of the cellar hidden?",
+     Payload::word}};
 
 /// One question about a context. Its answer is right if each payload token is the argmax after the true ones.
 struct Question {
   std::string frame, value;
-  double depth = 0;                    ///< of the line in the context, 0..1
-  std::vector<std::int32_t> ask;       ///< "\n\nQuestion: ...\nAnswer:"
-  std::vector<std::int32_t> open;      ///< the answer opened, and before digits the blank where it is a token of its own
+  double depth = 0;               ///< of the line in the context, 0..1
+  std::vector<std::int32_t> ask;  ///< "\n\nQuestion: ...\nAnswer:"
+  /// the answer opened, and before digits the blank where it is a token of its own
+  std::vector<std::int32_t> open;
   std::vector<std::int32_t> payload;
 };
 
@@ -113,11 +127,16 @@ inline std::string draw(Payload payload, Random& random) {
       if (digits[0] == '0') std::swap(digits[0], digits[5]);
       return digits.substr(0, 5);
     }
-    case Payload::digits5: return std::to_string(10000 + random.below(90000));
-    case Payload::digits4: return std::to_string(1000 + random.below(9000));
-    case Payload::word: return pick(words, random);
-    case Payload::city: return pick(cities, random);
-    case Payload::given_name: return pick(given_names, random);
+    case Payload::digits5:
+      return std::to_string(10000 + random.below(90000));
+    case Payload::digits4:
+      return std::to_string(1000 + random.below(9000));
+    case Payload::word:
+      return pick(words, random);
+    case Payload::city:
+      return pick(cities, random);
+    case Payload::given_name:
+      return pick(given_names, random);
     case Payload::invented_name: {
       constexpr std::string_view consonants = "bdfgklmnprstvz", vowels = "aeiou";
       std::string s;
@@ -137,9 +156,10 @@ struct Line {
   double depth = 0;
 };
 
-/// Sentences first .. first + count - 1 joined by blanks, each line on a line of its own at the border nearest to its
-/// depth (in tokens; of two equally near borders the earlier).
-inline std::string lay_out(const Haystack& hay, std::size_t first, std::size_t count, std::span<const Line> lines) {
+/// Sentences first .. first + count - 1 joined by blanks, each line on a line of its own at the border
+/// nearest to its depth (in tokens; of two equally near borders the earlier).
+inline std::string lay_out(const Haystack& hay, std::size_t first, std::size_t count,
+                           std::span<const Line> lines) {
   std::vector<Index> border(count + 1, 0);
   for (std::size_t j = 0; j < count; ++j) border[j + 1] = border[j] + hay.tokens[first + j];
   std::vector<std::size_t> place(lines.size());
@@ -166,16 +186,18 @@ inline std::string lay_out(const Haystack& hay, std::size_t first, std::size_t c
 
 }  // namespace detail
 
-/// Hides one line of each frame in consecutive sentences of the text, at most `tokens` tokens with the start token, and
-/// asks for each. Frames stand in random order, line i at depth (i + u) / frames with u uniform; no value comes twice.
-/// The same seed and index give the same context on every machine; samples of one task differ in `index` alone.
+/// Hides one line of each frame in consecutive sentences of the text, at most `tokens` tokens with the start
+/// token, and asks for each. Frames stand in random order, line i at depth (i + u) / frames with u uniform;
+/// no value comes twice. The same seed and index give the same context on every machine; samples of one task
+/// differ in `index` alone.
 ///
 /// `text_of(id)` gives the text of a token: what tells whether the blank before digits is a token of its own,
 /// which then belongs to the opened answer (left to a small model, it is the commonest error).
-/// Fails with: bad_shape where the text has fewer than `tokens` tokens, or `tokens` is too small for the lines.
+/// Fails with: bad_shape where the text has fewer than `tokens` tokens, or `tokens` is too small for the
+/// lines.
 template <class TextOf>
-Result<Retrieval> hide(std::span<const Frame> frames, const Haystack& hay, const Encode& encode, const TextOf& text_of,
-                       Index tokens, std::uint64_t seed, std::uint64_t index) {
+Result<Retrieval> hide(std::span<const Frame> frames, const Haystack& hay, const Encode& encode,
+                       const TextOf& text_of, Index tokens, std::uint64_t seed, std::uint64_t index) {
   Random random(mix_seed(mix_seed(seed, std::uint64_t(tokens)), mix_seed(frames.size(), index)));
   Retrieval out;
   out.questions.resize(frames.size());
@@ -208,14 +230,16 @@ Result<Retrieval> hide(std::span<const Frame> frames, const Haystack& hay, const
     lines.push_back({std::string(frames[order[i]].line) + " " + q.value + ".", depth});
     taken += Index(encode("\n" + lines.back().text + "\n").size());
   }
-  if (taken >= tokens) return Error{Errc::bad_shape, "the context is too short for the lines to hide", taken + 1, tokens};
+  if (taken >= tokens)
+    return Error{Errc::bad_shape, "the context is too short for the lines to hide", taken + 1, tokens};
 
   // The seeded place: any sentence with enough text after it.
   const std::size_t n = hay.sentences.size();
   Index rest = 0;
   std::size_t starts = n;
   while (starts > 0 && rest < tokens) rest += hay.tokens[--starts];
-  if (rest < tokens) return Error{Errc::bad_shape, "the text is too short for this context (tokens)", tokens, rest};
+  if (rest < tokens)
+    return Error{Errc::bad_shape, "the text is too short for this context (tokens)", tokens, rest};
   const std::size_t first = std::size_t(random.below(starts + 1));
 
   std::size_t count = 0;
@@ -230,7 +254,8 @@ Result<Retrieval> hide(std::span<const Frame> frames, const Haystack& hay, const
   // Joined text may take a token more or less than its sentences alone.
   while (first + count < n && build(count + 1)) ++count;
   while (count > 0 && !build(count)) --count;
-  if (count == 0) return Error{Errc::bad_shape, "the context is too short for the lines and one sentence", taken + 1, tokens};
+  if (count == 0)
+    return Error{Errc::bad_shape, "the context is too short for the lines and one sentence", taken + 1, tokens};
   return out;
 }
 
