@@ -53,8 +53,11 @@ Outcome<Contestant> contestant(const std::string& text) {
   c.oracle = made->oracle;
   for (const m::Clause& clause : c.spec.clauses) {
     const m::Entry* const e = m::find(clause.name);
-    if (e && e->store) c.store += (c.store.empty() ? "" : "+") + text_of(clause, {});
+    if (is_oracle(clause) || (e && !e->store)) continue;
+    c.store += (c.store.empty() ? "" : "+") + text_of(clause, {});
   }
+  if (c.store.empty() && made->stores)
+    c.store = text_of(c.spec.clauses[0], {});  // a method with tiers of its own
   return c;
 }
 
@@ -77,7 +80,10 @@ Outcome<std::vector<Contestant>> contestants(const std::vector<std::string>& spe
       texts.push_back(s);
       continue;
     }
-    for (const m::Entry& e : m::registry()) texts.push_back(e.info.name);
+    for (const m::Entry& e : m::registry()) {
+      std::string fault;
+      if (e.make({}, fault)) texts.push_back(e.info.name);  // some stores need to be told what they turn
+    }
     texts.push_back(m::Oracle::info.name);
   }
   for (const std::string& b : budgets)

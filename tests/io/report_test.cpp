@@ -2,6 +2,8 @@
 #include <kvist/io/report.hpp>
 #include <support/catch.hpp>
 
+#include <algorithm>
+
 using namespace kvist;
 
 namespace {
@@ -116,4 +118,18 @@ TEST_CASE("A report is one well-formed page without anything from elsewhere", "[
   CHECK(count(html, "<tr>") == 3);
   for (const char* const outside : {"http", "url(", "src=", "@import", "<script"})
     CHECK(html.find(outside) == html.npos);
+}
+
+TEST_CASE("Single points of one x stand side by side", "[io][Plot]") {
+  Plot p;
+  for (int i = 0; i < 4; ++i)
+    p.series.push_back({"p" + std::to_string(i), {{1e6, 0.1 * (i + 1), 0, 0, ""}}, false});
+  p.series.push_back({"far", {{5e7, 0.1, 0, 0, ""}}, false});
+  const std::string svg = p.svg();
+  std::vector<double> x;
+  for (std::size_t at = svg.find("<circle"); at != svg.npos; at = svg.find("<circle", at + 1))
+    x.push_back(std::stod(svg.substr(svg.find("cx='", at) + 4)));
+  REQUIRE(x.size() == 5);
+  std::sort(x.begin(), x.end());
+  for (std::size_t i = 1; i < x.size(); ++i) CHECK(x[i] - x[i - 1] > 12);
 }

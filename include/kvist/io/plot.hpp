@@ -164,20 +164,25 @@ inline std::string Plot::svg() const {
         "text-anchor='end'>{5}</text>\n",
         x.at(line_x), y.from, y.to, x.at(line_x) - 6, y.to + 12, escape_html(line_name));
 
-  // Single points of equal x stand side by side, so that their intervals can be told apart.
-  std::vector<std::pair<double, std::size_t>> singles;  // y, series
-  double shared = 0;
-  for (std::size_t i = 0; i < series.size(); ++i) {
-    if (series[i].points.size() != 1 || !drawn(series[i].points[0])) continue;
-    const double at = x.at(series[i].points[0].x);
-    if (singles.empty()) shared = at;
-    if (std::abs(at - shared) < 4) singles.emplace_back(-series[i].points[0].y, i);
-  }
-  std::sort(singles.begin(), singles.end());
+  // Single points of nearly equal x stand side by side, so that their intervals can be told apart.
   std::vector<double> aside(series.size(), 0.0);
-  for (std::size_t r = 0; r < singles.size(); ++r)
-    aside[singles[r].second] =
-        (double(r) - 0.5 * double(singles.size() - 1)) * std::min(22.0, 200.0 / double(singles.size()));
+  const auto single = [&](std::size_t i) { return series[i].points.size() == 1 && drawn(series[i].points[0]); };
+  std::vector<char> placed(series.size(), 0);
+  for (std::size_t i = 0; i < series.size(); ++i) {
+    if (placed[i] || !single(i)) continue;
+    std::vector<std::size_t> group;
+    for (std::size_t j = i; j < series.size(); ++j)
+      if (single(j) && !placed[j] && std::abs(x.at(series[j].points[0].x) - x.at(series[i].points[0].x)) < 4)
+        group.push_back(j);
+    std::stable_sort(group.begin(), group.end(), [&](std::size_t a, std::size_t b) {
+      return series[a].points[0].y > series[b].points[0].y;
+    });
+    for (std::size_t r = 0; r < group.size(); ++r) {
+      placed[group[r]] = 1;
+      aside[group[r]] =
+          (double(r) - 0.5 * double(group.size() - 1)) * std::min(22.0, 200.0 / double(group.size()));
+    }
+  }
 
   std::vector<Label> labels;
   for (std::size_t i = 0; i < series.size(); ++i) {
