@@ -94,13 +94,14 @@ concept Signal = Part<S> && S::role ==
 /// What a signal says of a whole layer; layer budgets read it.
 struct LayerStat {
   double entropy = 0, variance = 0;
-  Index size = 0;  ///< entries in each head of the layer (the largest, where they differ)
+  Index size = 0;    ///< entries in each head of the layer (the largest, where they differ)
+  Index tokens = 0;  ///< that the layer was given so far, whether they are still held or not
 };
 
 /// What a LayerBudget is asked: entries per KV head for each compressed layer seen so far.
 struct LayerBudgetCall {
   int layers = 1;                   ///< compressed layers of the model
-  std::span<const LayerStat> seen;  ///< of the layers so far, this one last
+  std::span<const LayerStat> seen;  ///< of the layers so far, this one last; the others are empty without `cascades`
   Guards guards;
   Index mean = 0;  ///< entries per KV head, on average over the compressed layers
 };

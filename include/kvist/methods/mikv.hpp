@@ -71,8 +71,7 @@ class MikvPolicy : public Policy<AttentionForBalancer, RecentHalf, Demote, Every
     const std::size_t l = std::size_t(call.layer);
     if (call.layer < 0 || call.layer >= st.shape.layers || call.view.heads() != st.shape.kv_heads)
       return Base::plan(call, st, out);  // says what is wrong
-    const auto& pos = call.view.head(0).pos;
-    const Index length = pos.empty() ? 0 : pos.back() + 1;  // nothing is ever dropped
+    const Index length = st.layers[l].tokens;  // nothing is ever dropped
     Index& budget = st.layers[l].budget;
     if (call.now.phase == Phase::decode && st.prompt[l] > 0 && budget >= 0)
       budget = Index((long long)st.high[l] * length / st.prompt[l]);

@@ -95,10 +95,12 @@ class Policy {
       std::vector<typename SignalPart::Entry> entries;
       typename SignalPart::PerHead own{};
       std::vector<float> scores;  ///< of the last plan, for those who stayed
+      std::size_t row_bytes = 0;  ///< of one entry, as the last view stored it
     };
     struct PerLayer {
       std::vector<PerHead> heads;
       LayerStat stat;
+      Index tokens = 0;   ///< that the layer was given so far
       Index budget = -1;  ///< entries per KV head since the last plan after a prompt; -1: none yet
       Index asked = -1;   ///< the mean budget that it was a share of
       Scratch scratch;
@@ -119,6 +121,8 @@ class Policy {
     if (settings.at_least.sinks < 0 || settings.at_least.recent < 0)
       return Error{Errc::bad_option, "sinks and recent count entries and can't be negative", 0,
                    std::min(settings.at_least.sinks, settings.at_least.recent)};
+    if (!(settings.tolerance >= 0) || !std::isfinite(settings.tolerance))
+      return Error{Errc::bad_option, "a tolerance is a positive number (0: a budget decides)"};
     if constexpr (requires { signal.validate(shape); })
       if (Status s = signal.validate(shape); !s) return s.error();
     State st;
@@ -150,6 +154,10 @@ class Policy {
   Status observe(const LayerCall<L>& call, State& st) const {
     if (Status s = check_call(call, st); !s) return s;
     auto& layer = st.layers[std::size_t(call.layer)];
+    Index added = 0;
+    for (int h = 0; h < st.shape.kv_heads; ++h)
+      added = std::max(added, call.view.head(h).size() - Index(layer.heads[std::size_t(h)].entries.size()));
+    layer.tokens += added;
     for (int h = 0; h < st.shape.kv_heads; ++h) {
       auto& mine = layer.heads[std::size_t(h)];
       const auto& head = call.view.head(h);
@@ -205,6 +213,7 @@ class Policy {
   /// Rows n.. of a head are gone (tokens at positions >= pos were taken back).
   void truncate(State& st, int layer, int head, Index n, Pos pos) const {
     auto& mine = st.layers[std::size_t(layer)].heads[std::size_t(head)];
+    if (head == 0) st.layers[std::size_t(layer)].tokens -= std::max<Index>(0, Index(mine.entries.size()) - n);
     if (mine.entries.size() > std::size_t(n)) mine.entries.resize(std::size_t(n));
     if (mine.scores.size() > std::size_t(n)) mine.scores.resize(std::size_t(n));
     if constexpr (requires { signal.truncate(mine.own, pos); }) signal.truncate(mine.own, pos);
@@ -255,6 +264,7 @@ class Policy {
       stat = signal.layer_stat(std::span<const typename SignalPart::PerHead>(all));
     }
     for (const auto& h : layer.heads) stat.size = std::max(stat.size, Index(h.entries.size()));
+    stat.tokens = layer.tokens;
     return stat;
   }
 
@@ -297,6 +307,8 @@ class Policy {
       return Error{
           Errc::unsupported,
           "blends and moves are made for single heads; the engine applies plans by layer or sequence"};
+    if (can.grain == Grain::sequence && settings.tolerance > 0)
+      return Error{Errc::unsupported, "a tolerance is met by heads or layers, not by one choice for a sequence"};
     if (can.grain == Grain::sequence && (LayersPart::cascades || signal_grain() == Grain::sequence))
       return Error{Errc::unsupported, "layer budgets that cascade need plans of their own for each layer"};
     return Done{};
@@ -315,6 +327,7 @@ class Policy {
                      "every plan",
                      (long long)mine.entries.size(), head.size()};
       mine.scores.resize(mine.entries.size());
+      mine.row_bytes = detail::row_bytes(head.keys) + detail::row_bytes(head.values);
       if (head.size() == 0) continue;
       if (Status s =
               signal.score(context(call, st, h, head),
@@ -361,7 +374,9 @@ class Policy {
     if constexpr (requires { guard.validate(call.now.budget); })
       if (Status s = guard.validate(call.now.budget); !s) return s;
     std::vector<LayerStat> stats(count);
-    for (std::size_t i = 0; i < count; ++i) stats[i] = st.layers[std::size_t(st.compressed[i])].stat;
+    // Where shares do not cascade, layers may run at once: each looks at itself only.
+    for (std::size_t i = LayersPart::cascades ? 0 : count - 1; i < count; ++i)
+      stats[i] = st.layers[std::size_t(st.compressed[i])].stat;
     std::vector<Index> budgets(count, 0);
     const LayerBudgetCall ask{int(st.compressed.size()), stats, guards_for(call.now.budget, call.can),
                               call.now.budget};
@@ -401,36 +416,44 @@ class Policy {
       }
     }
     Plan plan{l, std::vector<HeadPlan>(std::size_t(n_heads)), std::vector<HeadCost>(std::size_t(n_heads))};
+    const Guards g = guards_for(mean, call.can);
+    const auto ask_of = [&](int h) {
+      return SelectCall{layer.heads[std::size_t(h)].scores,
+                        view ? std::span<const Pos>(view->view.head(h).pos) : std::span<const Pos>{},
+                        g,
+                        budgets[std::size_t(h)],
+                        layer.scratch,
+                        l,
+                        h};
+    };
+    if (settings.tolerance > 0) {
+      for (int h = 0; h < n_heads; ++h)
+        if (Status s = fit_tolerance(call, st, h, ask_of(h), budgets[std::size_t(h)]); !s) return s;
+      if (call.can.grain != Grain::head || call.can.equal_counts)  // the head that needs most decides
+        std::fill(budgets.begin(), budgets.end(), *std::max_element(budgets.begin(), budgets.end()));
+    }
     for (int h = 0; h < n_heads; ++h) {
       auto& mine = layer.heads[std::size_t(h)];
       HeadPlan& hp = plan.heads[std::size_t(h)];
       const Index n = Index(mine.scores.size());
-      const Guards g = guards_for(mean, call.can);
-      const SelectCall ask{mine.scores,
-                           view ? std::span<const Pos>(view->view.head(h).pos) : std::span<const Pos>{},
-                           g,
-                           budgets[std::size_t(h)],
-                           layer.scratch,
-                           l,
-                           h};
-      if (settings.tolerance > 0) {
-        if (Status s = fit_tolerance(call, st, h, ask, hp); !s) return s;
-      } else if (n > ask.budget) {
+      const SelectCall ask = ask_of(h);
+      if (n > ask.budget)
         if (Status s = choose(ask, call.can, hp.drop); !s) return s;
-      }
       if (view) {
         const auto& head = call.view.head(h);
         auto c = context(call, st, h, head);
-        HeadCost& cost = plan.cost[std::size_t(h)];
-        cost = detail::sizes(head, hp);
-        if ((settings.account_loss || settings.tolerance > 0) && !hp.drop.empty())
-          if (Status s = detail::measure_loss(c, hp.drop, cost); !s) return s;
         if (Status s = dispose.dispose(c, mine.scores, hp); !s) return s;
-        cost.after = n - Index(hp.drop.size());
-      } else {
-        plan.cost[std::size_t(h)].before = n;
-        plan.cost[std::size_t(h)].after = n - Index(hp.drop.size());
+        for (const Self& s : hp.self)
+          if (s.dst < call.can.shared_rows)
+            return Error{Errc::unsupported, "a blend would write a row that other sequences share",
+                         call.can.shared_rows, s.dst};
+        HeadCost& cost = plan.cost[std::size_t(h)];
+        if (settings.account_loss || settings.tolerance > 0)
+          if (Status s = detail::measure_loss(c, hp.drop, cost); !s) return s;
+        // What blends and other tiers' codes make of the output is not in the drops' bound.
+        if (!hp.self.empty() || !hp.move.empty()) cost.bound = HeadCost::unknown;
       }
+      detail::state_sizes(n, hp, mine.row_bytes, plan.cost[std::size_t(h)]);
 #if defined(KVIST_CHECKED)
       KVIST_ASSERT(kvist::check(hp, n, g).has_value());
 #endif
@@ -445,25 +468,29 @@ class Policy {
     return Done{};
   }
 
-  /// The fewest entries of one head whose bound on the output's change stays within the tolerance, by bisection: the
-  /// bound that is compared (2 * mass * largest value norm) grows with every further entry given up.
+  /// The fewest entries of one head whose bound on the output's change stays within the tolerance, by bisection: the sets
+  /// to choose from hold each other, and the bound hardly ever falls when a set shrinks; the one taken is measured.
   template <LayerView L>
-  Status fit_tolerance(const LayerCall<L>& call, State& st, int h, SelectCall ask, HeadPlan& hp) const {
-    const auto& head = call.view.head(h);
-    auto c = context(call, st, h, head);
+  Status fit_tolerance(const LayerCall<L>& call, State& st, int h, SelectCall ask, Index& budget) const {
+    auto c = context(call, st, h, call.view.head(h));
+    std::vector<Index> drop;
     Index lo = std::min<Index>(std::max<Index>(ask.guards.sinks + ask.guards.recent, 1), ask.size()),
           hi = ask.size();
     while (lo < hi) {
       ask.budget = lo + (hi - lo) / 2;
-      if (Status s = choose(ask, call.can, hp.drop); !s) return s;
-      HeadCost cost;
-      if (Status s = detail::measure_loss(c, hp.drop, cost); !s) return s;
-      if (cost.bound <= settings.tolerance) hi = ask.budget;
+      bool holds = choose(ask, call.can, drop).has_value();  // whole pages may not fit in so little
+      if (holds) {
+        HeadCost cost;
+        if (Status s = detail::measure_loss(c, drop, cost); !s) return s;
+        if (std::isnan(cost.bound))
+          return Error{Errc::missing_evidence, "a tolerance wants finite values and the attention of recent queries"};
+        holds = cost.bound <= settings.tolerance;
+      }
+      if (holds) hi = ask.budget;
       else lo = ask.budget + 1;
     }
-    ask.budget = lo;
-    hp.drop.clear();
-    return lo < ask.size() ? choose(ask, call.can, hp.drop) : Status(Done{});
+    budget = lo;
+    return Done{};
   }
 
   /// One choice for the whole sequence: once the last layer has been scored, the mean of all layers' scores decides.
@@ -495,7 +522,9 @@ class Policy {
       Plan p{l, std::vector<HeadPlan>(std::size_t(st.shape.kv_heads)),
              std::vector<HeadCost>(std::size_t(st.shape.kv_heads))};
       for (auto& h : p.heads) h.drop = drop;
-      for (auto& c : p.cost) c.before = ask.size(), c.after = ask.size() - Index(drop.size());
+      for (int h = 0; h < st.shape.kv_heads; ++h)
+        detail::state_sizes(ask.size(), p.heads[std::size_t(h)],
+                            st.layers[std::size_t(l)].heads[std::size_t(h)].row_bytes, p.cost[std::size_t(h)]);
       out.push_back(std::move(p));
     }
     return Done{};
@@ -503,8 +532,12 @@ class Policy {
 
   template <LayerView L>
   std::vector<HeadCost> costs(const LayerCall<L>& call) const {
-    std::vector<HeadCost> out;
-    for (int h = 0; h < call.view.heads(); ++h) out.push_back(detail::sizes(call.view.head(h), HeadPlan{}));
+    std::vector<HeadCost> out(std::size_t(call.view.heads()));
+    for (int h = 0; h < call.view.heads(); ++h) {
+      const auto& head = call.view.head(h);
+      detail::state_sizes(head.size(), HeadPlan{}, detail::row_bytes(head.keys) + detail::row_bytes(head.values),
+                          out[std::size_t(h)]);
+    }
     return out;
   }
 };

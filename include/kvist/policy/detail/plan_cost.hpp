@@ -44,35 +44,31 @@ std::size_t row_bytes(const R& rows) {
   else return std::size_t(rows.dim()) * sizeof(typename R::value_type);
 }
 
-template <Head H>
-HeadCost sizes(const H& head, const HeadPlan& plan) {
-  const std::size_t each = row_bytes(head.keys) + row_bytes(head.values);
-  HeadCost c;
-  c.before = head.size();
-  c.after = head.size() - Index(plan.drop.size());
+/// Entries and bytes of a head of n entries of `each` bytes, before and after the plan.
+inline void state_sizes(Index n, const HeadPlan& plan, std::size_t each, HeadCost& c) {
+  c.before = n;
+  c.after = n - Index(plan.drop.size());
   c.bytes_before = std::size_t(c.before) * each;
   c.bytes_after = std::size_t(c.after) * each;
-  return c;
 }
 
-/// What giving up the rows `drop` costs on the queries seen: `mass`, the mean over queries and group of their probability,
-/// and `bound` = the largest over queries of mass * (max over dropped |v| + max over kept |v|), which is at least
-/// |o - o'|_2, since o - o' = mass * (mean of dropped values - o') and |o'| <= max over kept |v|.
-/// A blend of values only changes what the dropped mass is replaced by; where the disposition blends, `bound` still
-/// covers it as long as its weights are convex. Unknown (NaN) where the evidence shows no queries.
+/// What giving up the rows `drop` costs on the queries seen, o being a query's attention output before and o' after:
+/// `mass`, the mean over queries and group of the probability m on those rows, and `bound`, at least |o - o'|_2 of every
+/// query. With a_i = p_i |v_i| summed over the dropped (D) and the kept rows (K), o - o' = sum_dropped p_i v_i - m o' and
+/// |o'| <= K / (1 - m), so that |o - o'| <= D + m K / (1 - m): never more than m (max dropped |v| + max kept |v|).
+/// Exact as soon as both triangle inequalities are. Unknown (NaN) where the evidence shows no queries.
 template <Head H>
 Status measure_loss(const HeadContext<H>& c, const std::vector<Index>& drop, HeadCost& cost) {
-  cost.mass = cost.bound = HeadCost::unknown;
+  cost.mass = cost.bound = drop.empty() ? 0 : HeadCost::unknown;
   const Index w = window_size(c, loss_wants.last_queries), n = c.size();
-  if (w == 0) return Done{};
+  if (drop.empty() || w == 0) return Done{};
   auto norms = c.scratch.floats(std::size_t(n));
   c.head.values.for_each_run([&](auto run, Index first) { kernels::norms(run, norms.data() + first); });
-  float dropped = 0, kept = 0;
+  double longest = 0;  // of the rows that stay
   std::size_t d = 0;
   for (Index i = 0; i < n; ++i) {
-    const bool gone = d < drop.size() && drop[d] == i;
-    d += gone;
-    (gone ? dropped : kept) = std::max(gone ? dropped : kept, norms[std::size_t(i)]);
+    if (d < drop.size() && drop[d] == i) ++d;
+    else longest = std::max(longest, double(norms[std::size_t(i)]));
   }
   auto row = c.scratch.floats(std::size_t(n));
   const int group = c.seen.probs ? c.seen.probs.g : c.seen.queries.g;
@@ -80,15 +76,27 @@ Status measure_loss(const HeadContext<H>& c, const std::vector<Index>& drop, Hea
   for (int g = 0; g < group; ++g) {
     for (Index i = 0; i < w; ++i) {
       window_row(c, g, w, i, row);
-      double mass = 0;
-      for (const Index j : drop) mass += double(row[std::size_t(j)]);
-      sum += mass;
-      largest = std::max(largest, mass);
+      double all = 0, kept = 0, kept_sum = 0, dropped = 0, dropped_sum = 0;
+      for (Index j = 0; j < n; ++j) {
+        all += double(row[std::size_t(j)]);
+        kept_sum += double(row[std::size_t(j)]) * double(norms[std::size_t(j)]);
+      }
+      for (const Index j : drop) {
+        dropped += double(row[std::size_t(j)]);
+        dropped_sum += double(row[std::size_t(j)]) * double(norms[std::size_t(j)]);
+      }
+      kept_sum = std::max(0.0, kept_sum - dropped_sum);
+      kept = all - dropped;
+      // Where hardly any mass stays, rounding decides what the rest is made of: its longest value bounds it.
+      const double after = kept > 1e-4 ? std::min(kept_sum / kept, longest) : longest;
+      sum += dropped;
+      const double bound = dropped_sum + dropped * after;
+      largest = std::isnan(bound) ? bound : std::max(largest, bound);
+      if (std::isnan(largest)) break;
     }
   }
   cost.mass = float(sum / (double(group) * w));
-  cost.bound =
-      float(largest * (double(dropped) + double(kept)) * (1 + 1e-5) + 1e-12);  // rounding of the probabilities
+  cost.bound = float(largest * (1 + 1e-4) + 1e-6 * longest);  // rounding of probabilities and sums in f32
   return Done{};
 }
 

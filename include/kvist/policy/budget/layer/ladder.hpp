@@ -25,7 +25,8 @@ struct Ladder {
   Status allocate(const LayerBudgetCall& call, std::span<Index> out) const {
     if (beta < 1) return Error{Errc::bad_option, "beta divides the budget and is at least 1", 1, beta};
     const Index guarded = call.guards.sinks + call.guards.recent, base = call.mean - guarded;
-    const Index n = call.seen.front().size;  // one T for all layers, also when a later turn finds them of unlike sizes
+    // One T for all layers, also when a later turn finds them of unlike sizes.
+    const Index n = std::max(call.seen.back().size, call.seen.back().tokens);
     if (base < 0 || n < 2 * base || call.layers == 1) {
       std::fill(out.begin(), out.end(), call.mean);
       return Done{};
