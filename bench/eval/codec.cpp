@@ -28,7 +28,8 @@ using kvist::Json;
 namespace m = kvist::methods;
 
 constexpr const char* codec_names =
-    "f32 f16 bf16 int_token int_channel q8_0 q4_0 q4_1 q5_0 q5_1 iq4_nl fp8_e4m3 fp8_e5m2 rotated(CODEC) with_outliers(CODEC)";
+    "f32 f16 bf16 int_token int_channel q8_0 q4_0 q4_1 q5_0 q5_1 iq4_nl fp8_e4m3 fp8_e5m2 rotated(CODEC) "
+    "with_outliers(CODEC)";
 
 /// The codec that a SPEC names: NAME, NAME:option=value,... or ADAPTER(SPEC):option=value,...
 Outcome<AnyCodec> codec_of(std::string_view text, int depth = 0) {
@@ -41,12 +42,14 @@ Outcome<AnyCodec> codec_of(std::string_view text, int depth = 0) {
   if (colon != text.npos)
     for (const std::string_view option : m::detail::split(text.substr(colon + 1), ',')) {
       const std::size_t equals = option.find('=');
-      if (equals == option.npos || equals == 0) return failed(fmt::format("codec '{}': '{}' is not option=value", text, option));
+      if (equals == option.npos || equals == 0)
+        return failed(fmt::format("codec '{}': '{}' is not option=value", text, option));
       given.emplace_back(std::string(option.substr(0, equals)), std::string(option.substr(equals + 1)));
     }
   m::ReadOptions read(given);
   const auto made = [&](AnyCodec codec) -> Outcome<AnyCodec> {
-    if (const std::string fault = read.fault(); !fault.empty()) return failed(fmt::format("codec '{}': {}", text, fault));
+    if (const std::string fault = read.fault(); !fault.empty())
+      return failed(fmt::format("codec '{}': {}", text, fault));
     return codec;
   };
   if (adapter) {
@@ -84,18 +87,23 @@ Outcome<AnyCodec> codec_of(std::string_view text, int depth = 0) {
 }
 
 Outcome<Good> run(const Args& args, const std::string&) {
-  if (!args.has("codec") || !args.has("rows")) return usage("kvist-eval codec wants --codec SPEC and --rows X.npy");
+  if (!args.has("codec") || !args.has("rows"))
+    return usage("kvist-eval codec wants --codec SPEC and --rows X.npy");
   const auto codec = codec_of(args.text("codec"));
   if (!codec) return codec.failure();
   const auto npy = kvist::Npy::load(args.text("rows"));
   if (!npy) return failed(fmt::format("--rows '{}'", args.text("rows")), npy.error());
-  if (npy->rank() < 1 || npy->size() == 0) return failed(fmt::format("--rows '{}' holds no rows", args.text("rows")));
+  if (npy->rank() < 1 || npy->size() == 0)
+    return failed(fmt::format("--rows '{}' holds no rows", args.text("rows")));
   const std::size_t d = npy->dim(npy->rank() - 1), tokens = npy->rank() > 1 ? npy->dim(npy->rank() - 2) : 1;
-  if (d > 8192) return failed(fmt::format("--rows '{}': rows of {} channels; codecs take up to 8192", args.text("rows"), d));
+  if (d > 8192)
+    return failed(fmt::format("--rows '{}': rows of {} channels; codecs take up to 8192", args.text("rows"), d));
   const std::vector<float> x = npy->as_f32();
   for (const float v : x)
-    if (!std::isfinite(v)) return failed(fmt::format("--rows '{}' holds a value that is no number", args.text("rows")));
-  if (const auto ok = codec->validate(int(d)); !ok) return failed(fmt::format("codec '{}'", args.text("codec")), ok.error());
+    if (!std::isfinite(v))
+      return failed(fmt::format("--rows '{}' holds a value that is no number", args.text("rows")));
+  if (const auto ok = codec->validate(int(d)); !ok)
+    return failed(fmt::format("codec '{}'", args.text("codec")), ok.error());
 
   // Groups along the tokens end with the matrix [tokens, d] that they lie in.
   std::vector<float> decoded(x.size());
@@ -116,7 +124,8 @@ Outcome<Good> run(const Args& args, const std::string&) {
     square += e * e;
   }
   if (args.has("decoded"))
-    if (const auto done = kvist::save_npy(args.text("decoded"), npy->shape(), std::span<const float>(decoded)); !done)
+    if (const auto done = kvist::save_npy(args.text("decoded"), npy->shape(), std::span<const float>(decoded));
+        !done)
       return failed(fmt::format("'{}'", args.text("decoded")), done.error());
   Json out = Json::object();
   out.set("bytes", stored);
@@ -127,7 +136,9 @@ Outcome<Good> run(const Args& args, const std::string&) {
 }
 
 constexpr std::array options{
-    OptionSpec{"codec", "SPEC", "f16, int_token:bits=8,group=64, int_channel:bits=4,group=32, q8_0, fp8_e4m3, rotated(SPEC), ..."},
+    OptionSpec{
+        "codec", "SPEC",
+        "f16, int_token:bits=8,group=64, int_channel:bits=4,group=32, q8_0, fp8_e4m3, rotated(SPEC), ..."},
     OptionSpec{"rows", "X.npy", "rows, f32 or f16 [..., tokens, d]"},
     OptionSpec{"decoded", "Y.npy", "what the codes stand for, f32, in the shape of X"},
     OptionSpec{"json", "FILE", "where the result goes; default standard output"}};
@@ -136,9 +147,11 @@ constexpr std::array options{
 
 const Command codec_command{
     "codec", "what a codec makes of recorded rows",
-    "Writes {\"bytes\":..,\"bits_per_element\":..,\"max_error\":..,\"rms_error\":..}. Scales and minima are counted; a last group\n"
+    "Writes {\"bytes\":..,\"bits_per_element\":..,\"max_error\":..,\"rms_error\":..}. Scales and minima are "
+    "counted; a last group\n"
     "along the tokens that is not full takes the bytes of a full one.\n"
-    "Codecs: f32 f16 bf16 int_token int_channel q8_0 q4_0 q4_1 q5_0 q5_1 iq4_nl fp8_e4m3 fp8_e5m2, rotated(CODEC),\n"
+    "Codecs: f32 f16 bf16 int_token int_channel q8_0 q4_0 q4_1 q5_0 q5_1 iq4_nl fp8_e4m3 fp8_e5m2, "
+    "rotated(CODEC),\n"
     "with_outliers(CODEC):count=N.\n",
     options, &run};
 

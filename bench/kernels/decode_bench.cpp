@@ -23,7 +23,8 @@ constexpr std::size_t wanted_bytes = std::size_t{512} << 20;
 std::vector<float> noise(std::size_t n, std::uint64_t seed) {
   Random random(seed);
   std::vector<float> x(n);
-  for (float& v : x) v = float((random.uniform() + random.uniform() + random.uniform() + random.uniform() - 2.0) * 1.7);
+  for (float& v : x)
+    v = float((random.uniform() + random.uniform() + random.uniform() + random.uniform() - 2.0) * 1.7);
   return x;
 }
 
@@ -105,7 +106,9 @@ struct PackedHeads final : Heads {
     const std::size_t first = std::size_t(h) * (key_pages.size() / std::size_t(all));
     attend_packed({k, key_pages.data() + first}, {v, value_pages.data() + first}, n, args, state, accuracy);
   }
-  void read(int h) const override { read_only(memory.data() + std::size_t(h) * bytes_of_head(), bytes_of_head()); }
+  void read(int h) const override {
+    read_only(memory.data() + std::size_t(h) * bytes_of_head(), bytes_of_head());
+  }
 };
 
 std::unique_ptr<Heads> make(const std::string& format, Index n, int d) {
@@ -116,15 +119,24 @@ std::unique_ptr<Heads> make(const std::string& format, Index n, int d) {
   if (format == "f32") return std::make_unique<DenseHeads<float>>(n, d);
   if (format == "f16") return std::make_unique<DenseHeads<f16>>(n, d);
   if (format == "bf16") return std::make_unique<DenseHeads<bf16>>(n, d);
-  if (format == "int8") return packed(token_keys(8, d, d, false), token_values(8, d, d, false), Accuracy::exact);
-  if (format == "int8_fast") return packed(token_keys(8, d, d, false), token_values(8, d, d, false), Accuracy::fast);
-  if (format == "int4_128") return packed(channel_keys(4, d, 128), token_values(4, d, 128, true), Accuracy::fast);
-  if (format == "int4_128_accurate") return packed(channel_keys(4, d, 128), token_values(4, d, 128, true), Accuracy::exact);
-  if (format == "int4_32") return packed(channel_keys(4, d, 32), token_values(4, d, 32, true), Accuracy::fast);
-  if (format == "int2_128") return packed(channel_keys(2, d, 128), token_values(2, d, 128, true), Accuracy::fast);
-  if (format == "int2_32") return packed(channel_keys(2, d, 32), token_values(2, d, 32, true), Accuracy::fast);
-  if (format == "q8_0") return packed(token_keys(8, d, 32, false), token_values(8, d, 32, false), Accuracy::exact);
-  if (format == "q4_0") return packed(token_keys(4, d, 32, false), token_values(4, d, 32, false), Accuracy::fast);
+  if (format == "int8")
+    return packed(token_keys(8, d, d, false), token_values(8, d, d, false), Accuracy::exact);
+  if (format == "int8_fast")
+    return packed(token_keys(8, d, d, false), token_values(8, d, d, false), Accuracy::fast);
+  if (format == "int4_128")
+    return packed(channel_keys(4, d, 128), token_values(4, d, 128, true), Accuracy::fast);
+  if (format == "int4_128_accurate")
+    return packed(channel_keys(4, d, 128), token_values(4, d, 128, true), Accuracy::exact);
+  if (format == "int4_32")
+    return packed(channel_keys(4, d, 32), token_values(4, d, 32, true), Accuracy::fast);
+  if (format == "int2_128")
+    return packed(channel_keys(2, d, 128), token_values(2, d, 128, true), Accuracy::fast);
+  if (format == "int2_32")
+    return packed(channel_keys(2, d, 32), token_values(2, d, 32, true), Accuracy::fast);
+  if (format == "q8_0")
+    return packed(token_keys(8, d, 32, false), token_values(8, d, 32, false), Accuracy::exact);
+  if (format == "q4_0")
+    return packed(token_keys(4, d, 32, false), token_values(4, d, 32, false), Accuracy::fast);
   return nullptr;
 }
 
@@ -179,8 +191,8 @@ const int registered = [] {
     });
   std::vector<int> threads = {1};
   if (std::thread::hardware_concurrency() >= 2) threads.push_back(2);
-  for (const char* format : {"f32", "f16", "bf16", "int8", "int8_fast", "int4_128", "int4_128_accurate", "int4_32", "int2_128",
-                             "int2_32", "q8_0", "q4_0"})
+  for (const char* format : {"f32", "f16", "bf16", "int8", "int8_fast", "int4_128", "int4_128_accurate",
+                             "int4_32", "int2_128", "int2_32", "q8_0", "q4_0"})
     for (const Index n : {4096, 32768, 131072, 262144})
       for (const int d : {64, 128})
         for (const int group : {1, 3, 4, 8})

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "../support/catch.hpp"
 #include "../kernels/support.hpp"
+#include "../support/catch.hpp"
 
 #include <kvist/attention/attend.hpp>
 #include <kvist/attention/tap.hpp>
@@ -40,8 +40,8 @@ void check(const K& keys, const V& values, AttendArgs args, double tolerance = 5
   tap_probabilities(state, logits.data(), n, n + 2);
   for (std::size_t g = 0; g < G; ++g)
     for (Index i = 0; i < n; ++i)
-      CHECK(std::fabs(double(logits[g * std::size_t(n + 2) + std::size_t(i)]) - want.probs[g * std::size_t(n) + std::size_t(i)]) <=
-            5e-6);
+      CHECK(std::fabs(double(logits[g * std::size_t(n + 2) + std::size_t(i)]) -
+                      want.probs[g * std::size_t(n) + std::size_t(i)]) <= 5e-6);
   // without taps the result has the same bits
   AttnBuffer again(args.group, values.dim());
   args.logits = nullptr;
@@ -138,14 +138,16 @@ TEST_CASE("Pages, readers and views of run-time kind give what plain rows give",
     AttnBuffer a(4, d), b(4, d);
     attend(paged, paged, args, a.state());
     attend(rows(x.data(), n, d), rows(x.data(), n, d), args, b.state());
-    for (int i = 0; i < 4 * d; ++i) CHECK(a.state().o[i] == Approx(b.state().o[i]).epsilon(1e-5).margin(1e-5));
+    for (int i = 0; i < 4 * d; ++i)
+      CHECK(a.state().o[i] == Approx(b.state().o[i]).epsilon(1e-5).margin(1e-5));
   }
 }
 
 TEST_CASE("Attention adds to a state: parts of a head in any split give the whole", "[attention][attend]") {
   const Index n = 200;
   const int d = 32, group = 2;
-  const auto k = normals(std::size_t(n * d), 1), v = normals(std::size_t(n * d), 2), q = normals(std::size_t(group * d), 3);
+  const auto k = normals(std::size_t(n * d), 1), v = normals(std::size_t(n * d), 2),
+             q = normals(std::size_t(group * d), 3);
   const Rows<float> keys = rows(k.data(), n, d), values = rows(v.data(), n, d);
   AttendArgs args;
   args.q = q.data();

@@ -63,9 +63,11 @@ TEST_CASE("A prompt is evicted first, and what stays is coded once", "[cache][st
   }
 }
 
-TEST_CASE("Policies that go on in decode work over every store, and rows that stay keep their bits", "[cache][stores]") {
-  for (const char* store : {"int8", "int_token:bits=4,group=32", "int_channel:bits=4,group=16", "q4_0", "fp8_e4m3",
-                            "KIVI:bits=4,group=32,residual=32", "KIVI:bits=3,group=16,residual=16", "rotated(int8)"}) {
+TEST_CASE("Policies that go on in decode work over every store, and rows that stay keep their bits",
+          "[cache][stores]") {
+  for (const char* store :
+       {"int8", "int_token:bits=4,group=32", "int_channel:bits=4,group=16", "q4_0", "fp8_e4m3",
+        "KIVI:bits=4,group=32,residual=32", "KIVI:bits=3,group=16,residual=16", "rotated(int8)"}) {
     INFO(store);
     Numbers numbers(5);
     auto cache = after_prompt((std::string("H2O+") + store).c_str(), 200, 120, numbers);
@@ -97,7 +99,8 @@ TEST_CASE("Policies that go on in decode work over every store, and rows that st
       cache->read(0, 0, 0, Index(pos.size()), ak.data(), av.data());
       std::size_t changed = 0;
       for (std::size_t i = 0; i < pos.size(); ++i) {
-        const std::size_t j = std::size_t(std::lower_bound(before.begin(), before.end(), pos[i]) - before.begin());
+        const std::size_t j =
+            std::size_t(std::lower_bound(before.begin(), before.end(), pos[i]) - before.begin());
         changed += !std::equal(ak.begin() + std::ptrdiff_t(i * 64), ak.begin() + std::ptrdiff_t(i * 64 + 64),
                                bk.begin() + std::ptrdiff_t(j * 64));
       }
@@ -106,7 +109,8 @@ TEST_CASE("Policies that go on in decode work over every store, and rows that st
   }
 }
 
-TEST_CASE("A SPEC whose store cannot hold the model's rows is refused when the cache is made", "[cache][stores]") {
+TEST_CASE("A SPEC whose store cannot hold the model's rows is refused when the cache is made",
+          "[cache][stores]") {
   const Shape odd{1, 1, 1, 48, 48};
   for (const char* text : {"rotated(int8)", "q4_0", "int_token:bits=4,group=32"}) {
     std::string fault;
@@ -137,7 +141,8 @@ TEST_CASE("MiKV demotes and drops nothing; its tiers keep all positions", "[cach
     all.insert(all.end(), cache->head(0, 1).tier(1).pos.begin(), cache->head(0, 1).tier(1).pos.end());
     std::sort(all.begin(), all.end());
     for (Index i = 0; i < n; ++i) REQUIRE(all[std::size_t(i)] == i);
-    for (Index i = 0; i < n / 5 / 2; ++i) REQUIRE(high[high.size() - 1 - std::size_t(i)] == n - 1 - i);  // the newest
+    for (Index i = 0; i < n / 5 / 2; ++i)
+      REQUIRE(high[high.size() - 1 - std::size_t(i)] == n - 1 - i);  // the newest
   }
   cache->truncate(60);  // demoted out of order: all at 60 and later are gone
   CHECK(cache->size(0, 0) == 60);

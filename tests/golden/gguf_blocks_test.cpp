@@ -22,7 +22,8 @@ void same_bytes(const std::string& type) {
     for (std::size_t h = 0; h < 3; ++h)
       for (std::size_t t = 0; t < 64; ++t) {
         codec.encode({}, k.row(h, first + t).data(), 1, 64, bytes.data());
-        for (std::size_t b = 0; b < row_bytes; ++b) different += float(unsigned(bytes[b])) != want.at(h * 64 + t, b);
+        for (std::size_t b = 0; b < row_bytes; ++b)
+          different += float(unsigned(bytes[b])) != want.at(h * 64 + t, b);
       }
     INFO(name);
     CHECK(different == 0);

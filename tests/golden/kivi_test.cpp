@@ -45,7 +45,8 @@ template <Scalar S>
 Found keys(const std::string& name, int layer, int bits, int group, float tolerance) {
   const Tensor k = recorded("official/inputs/k" + std::to_string(layer));
   const auto want = words("official/kivi/" + name + "_code");
-  const Tensor scale = recorded("official/kivi/" + name + "_scale"), least = recorded("official/kivi/" + name + "_min");
+  const Tensor scale = recorded("official/kivi/" + name + "_scale"),
+               least = recorded("official/kivi/" + name + "_min");
   const IntChannel<S> codec{bits, group};
   const std::size_t groups = 256 / std::size_t(group), per_word = 32 / std::size_t(bits), d = 64;
   Found f;
@@ -74,7 +75,8 @@ template <Scalar S>
 Found values(const std::string& name, int layer, int bits, int group, float tolerance) {
   const Tensor v = recorded("official/inputs/v" + std::to_string(layer));
   const auto want = words("official/kivi/" + name + "_code");
-  const Tensor scale = recorded("official/kivi/" + name + "_scale"), least = recorded("official/kivi/" + name + "_min");
+  const Tensor scale = recorded("official/kivi/" + name + "_scale"),
+               least = recorded("official/kivi/" + name + "_min");
   const IntToken<S> codec{bits, group};
   const std::size_t per_word = 32 / std::size_t(bits), d = 64;
   Found f;
@@ -86,11 +88,13 @@ Found values(const std::string& name, int layer, int bits, int group, float tole
       const std::byte* const scales = block.data() + codec.code_bytes(int(d));
       for (std::size_t g = 0; g < d / std::size_t(group); ++g) {
         field(f, kvist::detail::get<S>(scales, g), scale.at(h, t, g), tolerance);
-        field(f, kvist::detail::get<S>(scales, std::size_t(codec.groups(int(d))) + g), least.at(h, t, g), tolerance);
+        field(f, kvist::detail::get<S>(scales, std::size_t(codec.groups(int(d))) + g), least.at(h, t, g),
+              tolerance);
       }
       for (std::size_t c = 0; c < d; ++c) {
         const std::uint32_t word = want[(h * 256 + t) * (d / per_word) + c / per_word];
-        code(f, kvist::detail::bits_at(block.data(), c, bits), int((word >> (c % per_word * std::size_t(bits))) & ((1u << bits) - 1u)));
+        code(f, kvist::detail::bits_at(block.data(), c, bits),
+             int((word >> (c % per_word * std::size_t(bits))) & ((1u << bits) - 1u)));
       }
     }
   return f;
@@ -125,7 +129,8 @@ std::vector<float> run(const Decode& c, const std::function<S()>& make) {
         for (const float y : t.row(h, first + i)) x.push_back(y);
       return x;
     };
-    store.append(rows_of(k, 0, std::size_t(c.prompt)).data(), rows_of(v, 0, std::size_t(c.prompt)).data(), c.prompt);
+    store.append(rows_of(k, 0, std::size_t(c.prompt)).data(), rows_of(v, 0, std::size_t(c.prompt)).data(),
+                 c.prompt);
     store.settle();
     const auto windows = [&](std::size_t event) {
       CHECK(float(store.coded_keys()) == state.at(event, 0));
@@ -164,11 +169,13 @@ TEST_CASE("KIVI's codes, scales and minima are those of its published code", "[g
     const char* name;
     int layer, bits, group;
   };
-  for (const Case& c : {Case{"k11_b2_g32", 11, 2, 32}, Case{"k11_b4_g32", 11, 4, 32}, Case{"k11_b4_g64", 11, 4, 64},
-                        Case{"k11_b2_g128", 11, 2, 128}, Case{"k28_b2_g32", 28, 2, 32}})
+  for (const Case& c :
+       {Case{"k11_b2_g32", 11, 2, 32}, Case{"k11_b4_g32", 11, 4, 32}, Case{"k11_b4_g64", 11, 4, 64},
+        Case{"k11_b2_g128", 11, 2, 128}, Case{"k28_b2_g32", 28, 2, 32}})
     check(c.name, keys<float>(c.name, c.layer, c.bits, c.group, 1e-6f), 1e-4);
-  for (const Case& c : {Case{"v11_b2_g32", 11, 2, 32}, Case{"v11_b4_g32", 11, 4, 32}, Case{"v11_b2_g64", 11, 2, 64},
-                        Case{"v11_b4_g16", 11, 4, 16}, Case{"v20_b2_g32", 20, 2, 32}})
+  for (const Case& c :
+       {Case{"v11_b2_g32", 11, 2, 32}, Case{"v11_b4_g32", 11, 4, 32}, Case{"v11_b2_g64", 11, 2, 64},
+        Case{"v11_b4_g16", 11, 4, 16}, Case{"v20_b2_g32", 20, 2, 32}})
     check(c.name, values<float>(c.name, c.layer, c.bits, c.group, 1e-6f), 1e-4);
   check("k11_b2_g32_f16", keys<f16>("k11_b2_g32_f16", 11, 2, 32, 1e-3f), 1e-2);
   check("v11_b2_g32_f16", values<f16>("v11_b2_g32_f16", 11, 2, 32, 1e-3f), 1e-2);
@@ -176,15 +183,16 @@ TEST_CASE("KIVI's codes, scales and minima are those of its published code", "[g
 
 TEST_CASE("KIVI's windows and outputs over decode steps are those of its published code", "[golden][KIVI]") {
   if (!have_recorded("official/kivi")) KVIST_SKIP("reference values");
-  for (const Decode& c : {Decode{"l11_b2_g32_r32", 11, 2, 32, 32, 500, 28}, Decode{"l20_b4_g32_r64", 20, 4, 32, 64, 500, 28},
-                          Decode{"l20_b2_g64_r64", 20, 2, 64, 64, 490, 38}}) {
+  for (const Decode& c :
+       {Decode{"l11_b2_g32_r32", 11, 2, 32, 32, 500, 28}, Decode{"l20_b4_g32_r64", 20, 4, 32, 64, 500, 28},
+        Decode{"l20_b2_g64_r64", 20, 2, 64, 64, 490, 38}}) {
     const std::string at = "official/kivi/decode_" + std::string(c.name);
     const Tensor out = recorded(at + "_out");
     const int value_group = std::min(c.group, 64);
     using F32 = BlockedStore<CodecSide<IntChannel<float>>, CodecSide<IntToken<float>>>;
     const auto f32 = run<F32>(c, [&] {
-      return F32(CodecSide<IntChannel<float>>({c.bits, c.group}, 64), CodecSide<IntToken<float>>({c.bits, value_group}, 64),
-                 c.residual);
+      return F32(CodecSide<IntChannel<float>>({c.bits, c.group}, 64),
+                 CodecSide<IntToken<float>>({c.bits, value_group}, 64), c.residual);
     });
     double worst = 0;
     for (std::size_t i = 0; i < f32.size(); ++i) {
@@ -198,13 +206,14 @@ TEST_CASE("KIVI's windows and outputs over decode steps are those of its publish
     // by one), read by the fused kernels. It is the same as decoding first.
     using F16 = BlockedStore<CodecSide<IntChannel<f16>>, CodecSide<IntToken<f16>>>;
     const auto f16s = run<F16>(c, [&] {
-      return F16(CodecSide<IntChannel<f16>>({c.bits, c.group}, 64), CodecSide<IntToken<f16>>({c.bits, value_group}, 64),
-                 c.residual);
+      return F16(CodecSide<IntChannel<f16>>({c.bits, c.group}, 64),
+                 CodecSide<IntToken<f16>>({c.bits, value_group}, 64), c.residual);
     });
     using Packed = BlockedStore<PackedSide, PackedSide>;
     const auto packed = run<Packed>(c, [&] {
       return Packed(PackedSide(kernels::channel_keys(c.bits, 64, c.group), kernels::Accuracy::exact),
-                    PackedSide(kernels::token_values(c.bits, 64, value_group, true), kernels::Accuracy::exact), c.residual);
+                    PackedSide(kernels::token_values(c.bits, 64, value_group, true), kernels::Accuracy::exact),
+                    c.residual);
     });
     double fused = 0, square = 0, cost = 0;
     for (std::size_t i = 0; i < f32.size(); ++i) {

@@ -23,10 +23,11 @@ void compare(const Case& c) {
   const std::string at = "official/mikv/" + std::string(c.name), layer = std::to_string(c.layer);
   const Tensor q = recorded("official/inputs/q" + layer), k = recorded("official/inputs/k" + layer),
                v = recorded("official/inputs/v" + layer);
-  const Tensor hi0 = recorded(at + "_hi0"), lo0 = recorded(at + "_lo0"), balancer = recorded(at + "_balancer"),
-               kcode = recorded(at + "_kcode"), kscale = recorded(at + "_kscale"), kmin = recorded(at + "_kmin"),
-               vcode = recorded(at + "_vcode"), vscale = recorded(at + "_vscale"), vmin = recorded(at + "_vmin"),
-               hi = recorded(at + "_hi"), out = recorded(at + "_out");
+  const Tensor hi0 = recorded(at + "_hi0"), lo0 = recorded(at + "_lo0"),
+               balancer = recorded(at + "_balancer"), kcode = recorded(at + "_kcode"),
+               kscale = recorded(at + "_kscale"), kmin = recorded(at + "_kmin"),
+               vcode = recorded(at + "_vcode"), vscale = recorded(at + "_vscale"),
+               vmin = recorded(at + "_vmin"), hi = recorded(at + "_hi"), out = recorded(at + "_out");
   MikvRun run(Shape{1, 9, 3, 64, 64}, c.bits, 32);
   const auto token = [&](std::size_t t) {
     for (std::size_t h = 0; h < 3; ++h) run.give_key(h, k.row(h, t), v.row(h, t));
@@ -40,7 +41,8 @@ void compare(const Case& c) {
     CHECK(run.positions(h, 0) == hi0.positions(h));
     CHECK(run.positions(h, 1) == lo0.positions(h));
     const auto b = run.balancer(h);
-    for (std::size_t e = 0; e < 64; ++e) CHECK(std::fabs(b[e] - balancer.at(h, e)) <= 1e-5f * balancer.at(h, e));
+    for (std::size_t e = 0; e < 64; ++e)
+      CHECK(std::fabs(b[e] - balancer.at(h, e)) <= 1e-5f * balancer.at(h, e));
     // decoded rows of the low tier: keys as they are divided by the balancer, values as they are
     const auto rows = run.low_rows(h);
     const std::size_t n = lo0.positions(h).size();
@@ -75,7 +77,8 @@ void compare(const Case& c) {
 
 }  // namespace
 
-TEST_CASE("MiKV's tiers, codes and outputs are those of its formulas over recorded tensors", "[golden][MiKV]") {
+TEST_CASE("MiKV's tiers, codes and outputs are those of its formulas over recorded tensors",
+          "[golden][MiKV]") {
   if (!have_recorded("official/mikv")) KVIST_SKIP("reference values");
   compare({"l11_p64_b2", 11, 64, 16, 2});
   compare({"l20_p60_b4", 20, 60, 12, 4});

@@ -43,7 +43,8 @@ struct Packed {
             hi = std::max(hi, at(t, c));
           }
         const int top = (1 << l.bits) - 1;
-        const float step = l.minima ? (hi - lo) / float(top) : std::max(std::fabs(lo), std::fabs(hi)) / (l.centre - 1);
+        const float step =
+            l.minima ? (hi - lo) / float(top) : std::max(std::fabs(lo), std::fabs(hi)) / (l.centre - 1);
         const std::size_t s = l.scale_index(t0, c0);
         l.scales(page)[s] = to_f16(std::max(step, 1e-4f));
         if (l.minima) l.minimums(page)[s] = to_f16(lo);
@@ -59,7 +60,8 @@ struct Packed {
         for (Index t = 0; t < rows; ++t)
           for (int c = 0; c < d; c += l.group) pack_group(t, t + 1, c, std::min(d, c + l.group));
       }
-      kernels::unpack(l, page, 0, rows, decoded.data() + std::size_t(p) * std::size_t(PackedLayout::page) * std::size_t(d));
+      kernels::unpack(l, page, 0, rows,
+                      decoded.data() + std::size_t(p) * std::size_t(PackedLayout::page) * std::size_t(d));
     }
   }
   PackedPages view() const { return {layout, pages.data()}; }
@@ -116,21 +118,25 @@ TEST_CASE("Packed places are distinct and lie within the codes", "[kernels][pack
   CHECK(kernels::token_values(4, 128, 128, true).bytes() == 8192 + 512);
 }
 
-TEST_CASE("Attention from packed codes agrees with exact arithmetic on the decoded values", "[kernels][packed]") {
+TEST_CASE("Attention from packed codes agrees with exact arithmetic on the decoded values",
+          "[kernels][packed]") {
   at_every_isa([&](kernels::Isa isa) {
     for (const Case& c : cases()) {
       for (const int group : {1, 2, 3, 4, 8}) {
         if (group != 4 && c.k.dim > 100) continue;
         const Index n = group == 4 ? 333 : 140;
-        INFO(kernels::isa_name(isa) << " bits " << c.k.bits << " dim " << c.k.dim << " group " << c.k.group << " G " << group);
-        const Packed k(c.k, normals(std::size_t(n * c.k.dim), 1), n), v(c.v, normals(std::size_t(n * c.v.dim), 2), n);
+        INFO(kernels::isa_name(isa) << " bits " << c.k.bits << " dim " << c.k.dim << " group " << c.k.group
+                                    << " G " << group);
+        const Packed k(c.k, normals(std::size_t(n * c.k.dim), 1), n),
+            v(c.v, normals(std::size_t(n * c.v.dim), 2), n);
         const auto q = normals(std::size_t(group * c.k.dim), 3);
         AttendArgs args;
         args.q = q.data();
         args.group = group;
         args.scale = 1.0f / std::sqrt(float(c.k.dim));
         std::vector<float> logits(std::size_t(group * n));
-        const auto want = reference::attention(rows(k.decoded.data(), n, c.k.dim), rows(v.decoded.data(), n, c.v.dim), args);
+        const auto want =
+            reference::attention(rows(k.decoded.data(), n, c.k.dim), rows(v.decoded.data(), n, c.v.dim), args);
         for (const Accuracy accuracy : {Accuracy::fast, Accuracy::exact}) {
           AttnBuffer buffer(group, c.v.dim);
           args.logits = logits.data();
@@ -204,13 +210,15 @@ TEST_CASE("Packed attention honours window, chosen rows, bias, soft cap and dead
         std::vector<float> logits(std::size_t(group * n), 5.0f);
         a.logits = logits.data();
         a.logits_stride = n;
-        attend_packed(k.view(), v.view(), n, a, buffer.state(), Accuracy::exact, kind == 1 ? live.data() : nullptr);
+        attend_packed(k.view(), v.view(), n, a, buffer.state(), Accuracy::exact,
+                      kind == 1 ? live.data() : nullptr);
         std::vector<float> out(std::size_t(group * d));
         finish(buffer.state(), out.data());
         CHECK(relative(out, want.out) <= 5e-4);
         bool same = true;
         for (std::size_t i = 0; i < logits.size(); ++i)
-          same = same && (std::isinf(want.logits[i]) ? std::isinf(logits[i]) : std::fabs(double(logits[i]) - want.logits[i]) < 2e-3);
+          same = same && (std::isinf(want.logits[i]) ? std::isinf(logits[i])
+                                                     : std::fabs(double(logits[i]) - want.logits[i]) < 2e-3);
         CHECK(same);
       }
     }

@@ -16,7 +16,7 @@ struct Size {
   Index n;
   int d, group;
 };
-constexpr Size sizes[] = {{0, 64, 4}, {1, 1, 1},  {1, 64, 3},  {5, 7, 2},   {16, 128, 4}, {17, 64, 8},
+constexpr Size sizes[] = {{0, 64, 4},  {1, 1, 1},   {1, 64, 3},   {5, 7, 2},    {16, 128, 4}, {17, 64, 8},
                           {33, 80, 5}, {64, 96, 1}, {130, 64, 3}, {67, 129, 7}, {16, 576, 6}};
 
 // |got - want| <= factor * eps * sum of |terms|: the family's tolerance for sums
@@ -117,8 +117,9 @@ TEST_CASE("Row kernels on bf16 agree with f64 loops at every instruction set and
 TEST_CASE("Conversions give the bits of the scalar definition at every instruction set", "[kernels][rows]") {
   std::vector<float> x = normals(1003, 7);
   const float inf = std::numeric_limits<float>::infinity();
-  for (const float special : {0.0f, -0.0f, 65504.0f, 65519.9f, 65520.0f, -7e4f, 6e-8f, 2.9802322e-8f, 2.9802326e-8f, 6.1e-5f,
-                              -1e-10f, inf, -inf, 3.4e38f, 1.00048828125f, 1.00146484375f})
+  for (const float special :
+       {0.0f, -0.0f, 65504.0f, 65519.9f, 65520.0f, -7e4f, 6e-8f, 2.9802322e-8f, 2.9802326e-8f, 6.1e-5f,
+        -1e-10f, inf, -inf, 3.4e38f, 1.00048828125f, 1.00146484375f})
     x.push_back(special);
   at_every_isa([&](kernels::Isa isa) {
     INFO(kernels::isa_name(isa));

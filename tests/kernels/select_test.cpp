@@ -18,7 +18,8 @@ std::vector<Index> slow_top(std::vector<float> x, Index k) {
     if (v != v) v = -std::numeric_limits<float>::infinity();
   std::vector<Index> all(x.size());
   std::iota(all.begin(), all.end(), 0);
-  std::stable_sort(all.begin(), all.end(), [&](Index a, Index b) { return x[std::size_t(a)] > x[std::size_t(b)]; });
+  std::stable_sort(all.begin(), all.end(),
+                   [&](Index a, Index b) { return x[std::size_t(a)] > x[std::size_t(b)]; });
   all.resize(std::size_t(std::min(k, Index(x.size()))));
   std::sort(all.begin(), all.end());
   return all;
@@ -45,8 +46,8 @@ TEST_CASE("select_top equals a stable sort; rest and bottom are its complement",
       for (const int kind : {0, 1, 2, 3, 4}) {
         std::vector<float> x = normals(std::size_t(n), std::uint64_t(n + kind));
         for (std::size_t i = 0; i < x.size(); ++i) {
-          if (kind == 1) x[i] = std::round(x[i] * 2);                                       // many ties
-          if (kind == 2) x[i] = std::exp(x[i] * 8);                                         // heavy tail, as probabilities
+          if (kind == 1) x[i] = std::round(x[i] * 2);  // many ties
+          if (kind == 2) x[i] = std::exp(x[i] * 8);    // heavy tail, as probabilities
           if (kind == 3) x[i] = i % 7 == 0 ? std::numeric_limits<float>::quiet_NaN() : x[i];
           if (kind == 4) x[i] = i % 3 == 0 ? std::numeric_limits<float>::infinity() : 1.0f;
         }

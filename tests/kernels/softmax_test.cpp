@@ -106,6 +106,7 @@ TEST_CASE("The soft cap follows tanh", "[kernels][softmax]") {
     x.push_back(inf);
     std::vector<float> y = x;
     kernels::soft_cap(y.data(), Index(y.size()), 30.0f);
-    for (std::size_t i = 0; i < x.size(); ++i) CHECK(std::fabs(double(y[i]) - 30 * std::tanh(double(x[i]) / 30)) <= 9e-6);
+    for (std::size_t i = 0; i < x.size(); ++i)
+      CHECK(std::fabs(double(y[i]) - 30 * std::tanh(double(x[i]) / 30)) <= 9e-6);
   });
 }

@@ -44,11 +44,16 @@ struct OwnRows {
   Rows<T> view;
 
   OwnRows(const std::vector<float>& x, Index n, int d, Layout layout) {
-    const std::ptrdiff_t row = layout == Layout::token_major ? d + 3 : layout == Layout::channel_major ? 1 : 2;
-    const std::ptrdiff_t channel = layout == Layout::token_major ? 1 : layout == Layout::channel_major ? n + 5 : 2 * n + 1;
+    const std::ptrdiff_t row = layout == Layout::token_major     ? d + 3
+                               : layout == Layout::channel_major ? 1
+                                                                 : 2;
+    const std::ptrdiff_t channel = layout == Layout::token_major     ? 1
+                                   : layout == Layout::channel_major ? n + 5
+                                                                     : 2 * n + 1;
     memory.assign(std::size_t((n + 1) * row + (d + 1) * channel), from_f32<T>(1e4f));
     for (Index i = 0; i < n; ++i)
-      for (int c = 0; c < d; ++c) memory[std::size_t(i * row + c * channel)] = from_f32<T>(x[std::size_t(i * d + c)]);
+      for (int c = 0; c < d; ++c)
+        memory[std::size_t(i * row + c * channel)] = from_f32<T>(x[std::size_t(i * d + c)]);
     view = {memory.data(), n, d, row, channel};
   }
 };

@@ -33,11 +33,11 @@ struct Lopsided {
   static constexpr Role role = Role::head_budget;
   static constexpr bool even = false;
   Status allocate(const HeadBudgetCall& call, std::span<Index> out) const {
-    for (std::size_t h = 0; h < out.size(); ++h) out[h] = h == 0 ? call.mean - 4 : call.mean + 4 / Index(out.size() - 1);
+    for (std::size_t h = 0; h < out.size(); ++h)
+      out[h] = h == 0 ? call.mean - 4 : call.mean + 4 / Index(out.size() - 1);
     return Done{};
   }
 };
-
 
 /// n random entries in every head of `layers` layers.
 std::vector<SmallLayer> random_layers(int layers, int kv_heads, Index n) {
@@ -52,12 +52,14 @@ std::vector<SmallLayer> random_layers(int layers, int kv_heads, Index n) {
 
 /// Observes and plans all layers; the first Error ends it.
 template <class P>
-Status plan_all(const P& policy, std::vector<SmallLayer>& all, Index budget, Abilities can, std::vector<Plan>& out) {
+Status plan_all(const P& policy, std::vector<SmallLayer>& all, Index budget, Abilities can,
+                std::vector<Plan>& out) {
   auto state = policy.start(all[0].shape);
   REQUIRE(state);
   for (int l = 0; l < int(all.size()); ++l) {
     const AnyLayer view = all[std::size_t(l)].view();
-    const LayerCall<AnyLayer> call{view, {}, {Phase::prefill, 0, all[std::size_t(l)].size(), budget, true}, l, can};
+    const LayerCall<AnyLayer> call{
+        view, {}, {Phase::prefill, 0, all[std::size_t(l)].size(), budget, true}, l, can};
     if (Status s = policy.observe(call, *state); !s) return s;
     if (Status s = policy.plan(call, *state, out); !s) return s;
   }
@@ -169,7 +171,8 @@ TEST_CASE("A shared prefix is never dropped, freed, moved or written", "[policy]
 
   // A blend into the prefix would write it.
   can.shared_rows = 4;
-  CHECK(plan_all(Policy<KeyNorm, FoldForward>(FoldForward{2}), all, 20, can, plans).error().code == Errc::unsupported);
+  CHECK(plan_all(Policy<KeyNorm, FoldForward>(FoldForward{2}), all, 20, can, plans).error().code ==
+        Errc::unsupported);
   CHECK(plans.empty());
 }
 

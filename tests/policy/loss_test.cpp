@@ -30,7 +30,8 @@ Truth truth(const SmallLayer& layer, int h, const std::vector<Index>& drop, Inde
       double top = -1e300, sum = 0, kept = 0, mass = 0;
       const std::size_t visible = n - std::size_t(queries.w - 1 - q);
       for (std::size_t j = 0; j < visible; ++j) {
-        for (int c = 0; c < dk; ++c) p[j] += double(x[std::size_t(c)]) * double(layer.k[i][j * std::size_t(dk) + std::size_t(c)]);
+        for (int c = 0; c < dk; ++c)
+          p[j] += double(x[std::size_t(c)]) * double(layer.k[i][j * std::size_t(dk) + std::size_t(c)]);
         top = std::max(top, p[j] /= std::sqrt(double(dk)));
       }
       for (std::size_t j = 0; j < visible; ++j) sum += p[j] = std::exp(p[j] - top);
@@ -62,7 +63,8 @@ std::vector<Plan> plan_of(const P& policy, SmallLayer& layer, Clock now) {
 void check_costs(SmallLayer& layer, const Plan& plan) {
   for (int h = 0; h < layer.shape.kv_heads; ++h) {
     const HeadCost& cost = plan.cost[std::size_t(h)];
-    const Truth t = truth(layer, h, plan.heads[std::size_t(h)].drop, std::min<Index>(32, layer.seen[std::size_t(h)].queries.w));
+    const Truth t = truth(layer, h, plan.heads[std::size_t(h)].drop,
+                          std::min<Index>(32, layer.seen[std::size_t(h)].queries.w));
     INFO("head " << h << ": change " << t.change << ", bound " << cost.bound << ", mass " << t.mass);
     CHECK(double(cost.bound) >= t.change - 1e-12);  // the formula's own rounding
     CHECK(double(cost.mass) == Approx(t.mass).epsilon(1e-4).margin(1e-6));
@@ -107,7 +109,8 @@ TEST_CASE("The bound is never below the change of the output, over random layers
 TEST_CASE("The bound holds on recorded layers of a model", "[policy][loss]") {
   if (!have_recorded("official/inputs")) KVIST_SKIP("the recorded tensors");
   for (const char* at : {"11", "20"}) {
-    const Tensor k = recorded(std::string("official/inputs/k") + at), v = recorded(std::string("official/inputs/v") + at),
+    const Tensor k = recorded(std::string("official/inputs/k") + at),
+                 v = recorded(std::string("official/inputs/v") + at),
                  q = recorded(std::string("official/inputs/q") + at);
     for (const Index budget : {32, 64, 128, 256}) {
       SmallLayer layer(Shape{1, 9, 3, 64, 64});
@@ -182,7 +185,8 @@ TEST_CASE("One count for all heads meets the tolerance of the head that needs mo
   CHECK(policy.plan(sequence, *state, plans).error().code == Errc::unsupported);
 }
 
-TEST_CASE("A tolerance without evidence is an Error, and a loss without evidence is unknown", "[policy][loss]") {
+TEST_CASE("A tolerance without evidence is an Error, and a loss without evidence is unknown",
+          "[policy][loss]") {
   SmallLayer layer = SmallLayer::one_head(1, 4);
   Random random(5);
   layer.append_random(40, random);

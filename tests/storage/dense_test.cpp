@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "../support/catch.hpp"
 #include "../kernels/support.hpp"
+#include "../support/catch.hpp"
 
 #include <kvist/reference/attention.hpp>
 #include <kvist/storage/store/dense.hpp>
@@ -54,7 +54,9 @@ struct Pair {
     finish(buffer.state(), out.data());
     const auto want = reference::attention(rows(k.data(), n, dk), rows(v.data(), n, dv), args);
     for (std::size_t i = 0; i < out.size(); ++i) CHECK(std::fabs(double(out[i]) - want.out[i]) <= 5e-6);
-    if (tight) CHECK(store.bytes() <= std::size_t(n + std::max<Index>(n / 8, 15) + 15) * (std::size_t(dk + dv) * sizeof(T) + 1));
+    if (tight)
+      CHECK(store.bytes() <=
+            std::size_t(n + std::max<Index>(n / 8, 15) + 15) * (std::size_t(dk + dv) * sizeof(T) + 1));
     CHECK(store.bytes() >= std::size_t(n * (dk + dv)) * sizeof(T));
   }
 };
@@ -98,9 +100,15 @@ void check_store() {
 
 }  // namespace
 
-TEST_CASE("DenseStore of f32 holds what was appended, through drops", "[storage][DenseStore]") { check_store<float>(); }
-TEST_CASE("DenseStore of f16 holds what was appended, through drops", "[storage][DenseStore]") { check_store<f16>(); }
-TEST_CASE("DenseStore of bf16 holds what was appended, through drops", "[storage][DenseStore]") { check_store<bf16>(); }
+TEST_CASE("DenseStore of f32 holds what was appended, through drops", "[storage][DenseStore]") {
+  check_store<float>();
+}
+TEST_CASE("DenseStore of f16 holds what was appended, through drops", "[storage][DenseStore]") {
+  check_store<f16>();
+}
+TEST_CASE("DenseStore of bf16 holds what was appended, through drops", "[storage][DenseStore]") {
+  check_store<bf16>();
+}
 
 TEST_CASE("DenseStore writes one entry, takes entries back and copies itself", "[storage][DenseStore]") {
   Pair<f16> p(24, 40);

@@ -32,8 +32,8 @@ struct Exact {
 };
 
 /// Query g of `args` over rows k, v [n, d] in f64; logits of rows that are not seen are -infinity.
-inline Exact exact_attention(const AttendArgs& args, int g, const std::vector<float>& k, const std::vector<float>& v, int d,
-                             Index n) {
+inline Exact exact_attention(const AttendArgs& args, int g, const std::vector<float>& k,
+                             const std::vector<float>& v, int d, Index n) {
   Exact e{std::vector<double>(std::size_t(d), 0.0), {}};
   double top = -std::numeric_limits<double>::infinity(), sum = 0;
   for (Index i = 0; i < n; ++i) {

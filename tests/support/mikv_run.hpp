@@ -20,7 +20,8 @@ class MikvRun {
 
   /// Tier 1: codes of `bits` bits in groups of `group` channels; tier 0: f32.
   MikvRun(const Shape& shape, int bits, int group)
-      : shape_(shape), cache_(*Cache<methods::MikvPolicy, AnyStore>::make(shape, methods::MikvPolicy(), [&](int, int h) {
+      : shape_(shape),
+        cache_(*Cache<methods::MikvPolicy, AnyStore>::make(shape, methods::MikvPolicy(), [&](int, int h) {
           std::vector<AnyStore> tiers;
           tiers.emplace_back(DenseStore<float>(shape.dim_k, shape.dim_v));
           tiers.emplace_back(Watched{Low(BlockedStore<CodecSide<IntToken<f16>>, CodecSide<IntToken<f16>>>(
@@ -39,7 +40,9 @@ class MikvRun {
     k_[h].insert(k_[h].end(), k.begin(), k.end());
     v_[h].insert(v_[h].end(), v.begin(), v.end());
   }
-  void give_query(std::size_t h, const std::vector<float>& q) { q_[h].insert(q_[h].end(), q.begin(), q.end()); }
+  void give_query(std::size_t h, const std::vector<float>& q) {
+    q_[h].insert(q_[h].end(), q.begin(), q.end());
+  }
 
   /// All rows given so far are the prompt; `high` of them stay in tier 0.
   void prompt(Index high) {
@@ -61,7 +64,8 @@ class MikvRun {
           double top = -1e300, l = 0;
           for (Index i = 0; i <= t; ++i) {
             double s = 0;
-            for (std::size_t c = 0; c < d; ++c) s += double(q[std::size_t(t) * d + c]) * double(k_[h][std::size_t(i) * d + c]);
+            for (std::size_t c = 0; c < d; ++c)
+              s += double(q[std::size_t(t) * d + c]) * double(k_[h][std::size_t(i) * d + c]);
             top = std::max(top, p[std::size_t(i)] = s / std::sqrt(double(d)));
           }
           for (double& x : p) l += x = std::exp(x - top);
@@ -93,9 +97,7 @@ class MikvRun {
     return out;
   }
 
-  std::vector<Pos> positions(std::size_t h, int tier) const {
-    return cache_.head(0, int(h)).tier(tier).pos;
-  }
+  std::vector<Pos> positions(std::size_t h, int tier) const { return cache_.head(0, int(h)).tier(tier).pos; }
   std::vector<float> balancer(std::size_t h) const { return balancers_[h]; }
   /// Decoded keys and values of tier 1.
   std::pair<std::vector<float>, std::vector<float>> low_rows(std::size_t h) const {
@@ -108,7 +110,8 @@ class MikvRun {
   }
   float score(std::size_t h, std::size_t row) const {
     float s = 0;
-    for (int g = 0; g < shape_.group(); ++g) s += sums_[h][std::size_t(g) * (sums_[h].size() / std::size_t(shape_.group())) + row];
+    for (int g = 0; g < shape_.group(); ++g)
+      s += sums_[h][std::size_t(g) * (sums_[h].size() / std::size_t(shape_.group())) + row];
     return s;
   }
   Cache<methods::MikvPolicy, AnyStore>& cache() { return cache_; }

@@ -11,8 +11,8 @@
 namespace kvist::inline KVIST_ABI {
 namespace detail {
 
-inline constexpr int attend_queries = 16;    // queries of one pass over the rows
-inline constexpr Index attend_tile = 128;    // entries between two updates of the softmax
+inline constexpr int attend_queries = 16;  // queries of one pass over the rows
+inline constexpr Index attend_tile = 128;  // entries between two updates of the softmax
 
 /// Soft cap and bias on one query's logits of `count` entries; bias_of(i) is that of the tile's entry i.
 template <class BiasOf>
@@ -85,7 +85,8 @@ void attend_only(const K& keys, const V& values, const AttendArgs& a, const Attn
   alignas(64) float logits[attend_queries][attend_tile];
   const Index n = keys.size();
   hide_logits(a, 0, n);
-  const std::size_t hidden = std::size_t(std::lower_bound(a.only.begin(), a.only.end(), a.first) - a.only.begin());
+  const std::size_t hidden =
+      std::size_t(std::lower_bound(a.only.begin(), a.only.end(), a.first) - a.only.begin());
   const std::span<const Index> only = a.only.subspan(hidden);
   for (std::size_t t = 0; t < only.size(); t += std::size_t(attend_tile)) {
     const std::span<const Index> rows = only.subspan(t, std::min(std::size_t(attend_tile), only.size() - t));
@@ -117,7 +118,8 @@ void attend_only(const K& keys, const V& values, const AttendArgs& a, const Attn
 }
 
 template <RowView K, RowView V>
-void attend_stream(const K& keys, const V& values, const AttendArgs& args, const AttnState& state, Stream stream) {
+void attend_stream(const K& keys, const V& values, const AttendArgs& args, const AttnState& state,
+                   Stream stream) {
   KVIST_ASSERT(keys.size() == values.size() && values.dim() == state.dim_v && args.group == state.group);
   for (int g = 0; g < args.group; g += attend_queries) {
     const int group = std::min(attend_queries, args.group - g);

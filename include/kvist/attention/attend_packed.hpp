@@ -22,8 +22,8 @@ inline constexpr std::size_t packed_ahead = 32768;  // bytes between what is rea
 
 /// Logits of unseen entries of a page become -infinity: outside [first, last), not in `only`, or dead by bitmap.
 /// `only` is the rest of the list from this page on; it is advanced behind the page.
-inline void mask_page(float* logits, std::ptrdiff_t stride, int group, Index at, Index n, const AttendArgs& args,
-                      std::span<const Index> only, const std::uint64_t* live) {
+inline void mask_page(float* logits, std::ptrdiff_t stride, int group, Index at, Index n,
+                      const AttendArgs& args, std::span<const Index> only, const std::uint64_t* live) {
   constexpr float none = -std::numeric_limits<float>::infinity();
   constexpr Index page = kernels::PackedLayout::page;
   const Index first = std::clamp<Index>(args.first - at, 0, page), last = std::min(page, n - at);
@@ -50,8 +50,8 @@ inline void attend_packed_16(const PackedPages& keys, const PackedPages& values,
   alignas(64) float logits[at_once][page];
   const int chunks = (args.group + at_once - 1) / at_once, dim = keys.layout.dim;
   for (int k = 0; k < chunks; ++k)
-    kernels::prepare(keys.layout, args.q + std::ptrdiff_t(k) * at_once * dim, std::min(at_once, args.group - k * at_once),
-                     args.scale, accuracy, queries[k]);
+    kernels::prepare(keys.layout, args.q + std::ptrdiff_t(k) * at_once * dim,
+                     std::min(at_once, args.group - k * at_once), args.scale, accuracy, queries[k]);
   const std::size_t key_bytes = keys.layout.bytes(), value_bytes = values.layout.bytes();
   const Index pages = (n + page - 1) / page;
   const Index distance = Index(std::max<std::size_t>(1, packed_ahead / (key_bytes + value_bytes)));
@@ -71,7 +71,8 @@ inline void attend_packed_16(const PackedPages& keys, const PackedPages& values,
     const bool streaming = args.only.empty() && p + distance < pages;
     for (int k = 0; k < chunks; ++k) {
       const int first = k * at_once, group = std::min(at_once, args.group - first);
-      const kernels::Ahead key_ahead = streaming && k == 0 ? kernels::Ahead{keys.pages[p + distance], key_bytes} : kernels::Ahead{};
+      const kernels::Ahead key_ahead =
+          streaming && k == 0 ? kernels::Ahead{keys.pages[p + distance], key_bytes} : kernels::Ahead{};
       const kernels::Ahead value_ahead =
           streaming && k == 0 ? kernels::Ahead{values.pages[p + distance], value_bytes} : kernels::Ahead{};
       kernels::key_logits(keys.layout, keys.pages[p], queries[k], &logits[0][0], page, key_ahead);
@@ -85,9 +86,11 @@ inline void attend_packed_16(const PackedPages& keys, const PackedPages& values,
       for (int g = 0; g < group; ++g) {
         if (args.logits != nullptr)
           std::copy_n(logits[g], count, args.logits + (first + g) * args.logits_stride + at);
-        kernels::online_softmax(logits[g], page, state.m[first + g], state.l[first + g], state.row(first + g), state.dim_v);
+        kernels::online_softmax(logits[g], page, state.m[first + g], state.l[first + g], state.row(first + g),
+                                state.dim_v);
       }
-      kernels::value_sum(values.layout, values.pages[p], &logits[0][0], page, group, accuracy, state.row(first), value_ahead);
+      kernels::value_sum(values.layout, values.pages[p], &logits[0][0], page, group, accuracy,
+                         state.row(first), value_ahead);
     }
   }
 }
@@ -103,8 +106,10 @@ inline void attend_packed_16(const PackedPages& keys, const PackedPages& values,
 /// Error against exact arithmetic on the decoded values, relative, on random normal data: 1.6e-2 (fast), 2e-4 (exact).
 /// Requires: valid layouts of keys and values, finite scales, values.layout.dim == state.dim_v. Allocates nothing.
 inline void attend_packed(const PackedPages& keys, const PackedPages& values, Index n, const AttendArgs& args,
-                          const AttnState& state, kernels::Accuracy accuracy, const std::uint64_t* live = nullptr) {
-  KVIST_ASSERT(keys.layout.keys && !values.layout.keys && values.layout.dim == state.dim_v && args.group == state.group);
+                          const AttnState& state, kernels::Accuracy accuracy,
+                          const std::uint64_t* live = nullptr) {
+  KVIST_ASSERT(keys.layout.keys && !values.layout.keys && values.layout.dim == state.dim_v &&
+               args.group == state.group);
   for (int g = 0; g < args.group; g += detail::attend_queries) {
     const int group = std::min(detail::attend_queries, args.group - g);
     detail::attend_packed_16(keys, values, n, detail::part_of(args, g, group, keys.layout.dim),

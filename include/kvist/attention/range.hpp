@@ -17,8 +17,8 @@ template <Scalar T, class F>
 void for_each_run_in(const PagedRows<T>& view, Index first, Index count, F&& f) {
   for (Index i = first, end = first + count; i < end;) {
     const Index inside = i % view.page, n = std::min(view.page - inside, end - i);
-    f(Rows<T>{view.pool + view.table[i / view.page] * view.page_stride + inside * view.stride, n, view.d, view.stride,
-              view.channel_stride},
+    f(Rows<T>{view.pool + view.table[i / view.page] * view.page_stride + inside * view.stride, n, view.d,
+              view.stride, view.channel_stride},
       i);
     i += n;
   }

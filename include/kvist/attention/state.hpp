@@ -87,14 +87,14 @@ inline void finish(const AttnState& s, float* out) {
 
 /// One query group's question to a store or a head view of n entries.
 struct AttendArgs {
-  const float* q = nullptr;  ///< [G, dk], in the form of the stored keys (rotated if they are)
-  int group = 1;             ///< G
-  float scale = 1;           ///< multiplies q.k, usually 1/sqrt(dk)
-  float soft_cap = 0;        ///< c > 0: logit = c * tanh(logit / c), after scale and before bias
-  Index first = 0;           ///< entries before it are not seen (a sliding window's edge, as a row)
-  const float* bias = nullptr;   ///< [n] added to each entry's logit (log-weights of merged entries), or null
-  std::span<const Index> only;   ///< where not empty: just these rows, ascending (what a retriever chose)
-  float* logits = nullptr;       ///< [G, n] final logits if wanted; -infinity for entries not seen
+  const float* q = nullptr;     ///< [G, dk], in the form of the stored keys (rotated if they are)
+  int group = 1;                ///< G
+  float scale = 1;              ///< multiplies q.k, usually 1/sqrt(dk)
+  float soft_cap = 0;           ///< c > 0: logit = c * tanh(logit / c), after scale and before bias
+  Index first = 0;              ///< entries before it are not seen (a sliding window's edge, as a row)
+  const float* bias = nullptr;  ///< [n] added to each entry's logit (log-weights of merged entries), or null
+  std::span<const Index> only;  ///< where not empty: just these rows, ascending (what a retriever chose)
+  float* logits = nullptr;      ///< [G, n] final logits if wanted; -infinity for entries not seen
   std::ptrdiff_t logits_stride = 0;  ///< elements from one query's logits to the next
 };
 

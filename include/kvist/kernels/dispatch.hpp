@@ -44,11 +44,16 @@ inline bool isa_available(Isa isa) {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   switch (isa) {
-    case Isa::base: return true;
-    case Isa::avx2: return avx2;
-    case Isa::avx512: return avx512;
-    case Isa::avx512vnni: return avx512 && __builtin_cpu_supports("avx512vnni");
-    case Isa::neon: return false;
+    case Isa::base:
+      return true;
+    case Isa::avx2:
+      return avx2;
+    case Isa::avx512:
+      return avx512;
+    case Isa::avx512vnni:
+      return avx512 && __builtin_cpu_supports("avx512vnni");
+    case Isa::neon:
+      return false;
   }
   return false;
 #elif defined(__aarch64__) && defined(__linux__)
@@ -129,18 +134,18 @@ inline void unforce_isa() { detail::forced_isa.store(-1, std::memory_order_relax
 // Tables of function pointers are constants of one namespace per level; these pick one by name. Families whose bodies
 // gain nothing from VNNI are stamped at avx512 only and picked with KVIST_PICK_FLOAT.
 #if defined(__x86_64__)
-#define KVIST_PICK(isa, ...)                                                                       \
+#define KVIST_PICK(isa, ...)                                                                         \
   (*((isa) == ::kvist::kernels::Isa::avx512vnni ? &::kvist::kernels::detail::avx512vnni::__VA_ARGS__ \
-     : (isa) == ::kvist::kernels::Isa::avx512   ? &::kvist::kernels::detail::avx512::__VA_ARGS__   \
-     : (isa) == ::kvist::kernels::Isa::avx2     ? &::kvist::kernels::detail::avx2::__VA_ARGS__     \
+     : (isa) == ::kvist::kernels::Isa::avx512   ? &::kvist::kernels::detail::avx512::__VA_ARGS__     \
+     : (isa) == ::kvist::kernels::Isa::avx2     ? &::kvist::kernels::detail::avx2::__VA_ARGS__       \
                                                 : &::kvist::kernels::detail::base::__VA_ARGS__))
-#define KVIST_PICK_FLOAT(isa, ...)                                                              \
-  (*((isa) >= ::kvist::kernels::Isa::avx512 ? &::kvist::kernels::detail::avx512::__VA_ARGS__    \
-     : (isa) == ::kvist::kernels::Isa::avx2 ? &::kvist::kernels::detail::avx2::__VA_ARGS__      \
+#define KVIST_PICK_FLOAT(isa, ...)                                                           \
+  (*((isa) >= ::kvist::kernels::Isa::avx512 ? &::kvist::kernels::detail::avx512::__VA_ARGS__ \
+     : (isa) == ::kvist::kernels::Isa::avx2 ? &::kvist::kernels::detail::avx2::__VA_ARGS__   \
                                             : &::kvist::kernels::detail::base::__VA_ARGS__))
 #elif defined(__aarch64__)
-#define KVIST_PICK(isa, ...)                                                               \
-  (*((isa) == ::kvist::kernels::Isa::neon ? &::kvist::kernels::detail::neon::__VA_ARGS__   \
+#define KVIST_PICK(isa, ...)                                                             \
+  (*((isa) == ::kvist::kernels::Isa::neon ? &::kvist::kernels::detail::neon::__VA_ARGS__ \
                                           : &::kvist::kernels::detail::base::__VA_ARGS__))
 #define KVIST_PICK_FLOAT KVIST_PICK
 #else

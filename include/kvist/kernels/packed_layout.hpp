@@ -29,13 +29,13 @@ enum class GroupAlong : std::uint8_t {
 ///           fewer channels, whole vectors of 16 * planes
 ///   scales, then minima: [128 / group][channels rounded up to 16] along entries, [ceil(dim / group)][128] along channels
 struct PackedLayout {
-  static constexpr Index page = 128;    ///< entries
+  static constexpr Index page = 128;  ///< entries
   static constexpr int max_dim = 512;
 
   bool keys = true;  ///< keys or values
   int bits = 4;      ///< 8, 4 or 2
   int dim = 0;
-  int group = 128;   ///< along entries: 16, 32, 64 or 128; along channels: a multiple of 4 (keys) or 16 (values)
+  int group = 128;  ///< along entries: 16, 32, 64 or 128; along channels: a multiple of 4 (keys) or 16 (values)
   GroupAlong along = GroupAlong::entries;
   bool minima = true;
   float centre = 0;  ///< 0 where there are minima; 2^(bits-1) for symmetric codes
@@ -61,7 +61,8 @@ struct PackedLayout {
   }
   constexpr bool valid() const {
     if (!(bits == 8 || bits == 4 || bits == 2) || dim < 1 || dim > max_dim || group < 1) return false;
-    if (along == GroupAlong::entries) return keys && (group == 16 || group == 32 || group == 64 || group == 128);
+    if (along == GroupAlong::entries)
+      return keys && (group == 16 || group == 32 || group == 64 || group == 128);
     return group % (keys ? 4 : 16) == 0 || group >= dim;
   }
 
@@ -95,9 +96,13 @@ struct PackedLayout {
   }
 
   f16* scales(std::uint8_t* at) const { return reinterpret_cast<f16*>(at + scales_offset()); }
-  const f16* scales(const std::uint8_t* at) const { return reinterpret_cast<const f16*>(at + scales_offset()); }
+  const f16* scales(const std::uint8_t* at) const {
+    return reinterpret_cast<const f16*>(at + scales_offset());
+  }
   f16* minimums(std::uint8_t* at) const { return reinterpret_cast<f16*>(at + minima_offset()); }
-  const f16* minimums(const std::uint8_t* at) const { return reinterpret_cast<const f16*>(at + minima_offset()); }
+  const f16* minimums(const std::uint8_t* at) const {
+    return reinterpret_cast<const f16*>(at + minima_offset());
+  }
 
   int code(const std::uint8_t* at, Index t, int c) const {
     const Place p = place(t, c);
@@ -126,11 +131,23 @@ constexpr PackedLayout channel_keys(int bits, int dim, int group) {
 }
 /// Keys quantised per entry in groups of channels: symmetric where `minima` is false.
 constexpr PackedLayout token_keys(int bits, int dim, int group, bool minima) {
-  return {true, bits, dim, group < dim ? group : dim, GroupAlong::channels, minima, minima ? 0.0f : float(1 << (bits - 1))};
+  return {true,
+          bits,
+          dim,
+          group < dim ? group : dim,
+          GroupAlong::channels,
+          minima,
+          minima ? 0.0f : float(1 << (bits - 1))};
 }
 /// Values quantised per entry in groups of channels: symmetric where `minima` is false.
 constexpr PackedLayout token_values(int bits, int dim, int group, bool minima) {
-  return {false, bits, dim, group < dim ? group : dim, GroupAlong::channels, minima, minima ? 0.0f : float(1 << (bits - 1))};
+  return {false,
+          bits,
+          dim,
+          group < dim ? group : dim,
+          GroupAlong::channels,
+          minima,
+          minima ? 0.0f : float(1 << (bits - 1))};
 }
 
 }  // namespace kernels

@@ -9,8 +9,8 @@ namespace kernels::detail {
 /// The kernels over rows of T, one of these per instruction set.
 template <Scalar T>
 struct RowsTable {
-  void (*dot_group)(const Rows<T>& run, const float* q, int group, float scale, float* out, std::ptrdiff_t out_stride,
-                    std::ptrdiff_t ahead);
+  void (*dot_group)(const Rows<T>& run, const float* q, int group, float scale, float* out,
+                    std::ptrdiff_t out_stride, std::ptrdiff_t ahead);
   void (*axpy_group)(const Rows<T>& run, const float* w, std::ptrdiff_t w_stride, int group, float* o,
                      std::ptrdiff_t ahead);
   void (*norms)(const Rows<T>& run, float* out);
@@ -46,8 +46,8 @@ const detail::RowsTable<T>& rows_table() {
 
 /// out[g * out_stride + i] = scale * q[g] . row i, for G queries q [G, d]; each row is read once for the whole group.
 template <Scalar T>
-void dot_group(const Rows<T>& run, const float* q, int group, float scale, float* out, std::ptrdiff_t out_stride,
-               std::ptrdiff_t ahead = 0) {
+void dot_group(const Rows<T>& run, const float* q, int group, float scale, float* out,
+               std::ptrdiff_t out_stride, std::ptrdiff_t ahead = 0) {
   rows_table<T>().dot_group(run, q, group, scale, out, out_stride, ahead);
 }
 

@@ -30,7 +30,8 @@ struct BetterScore {
 inline void split_top(std::span<const float> scores, Index k, std::vector<Index>& all) {
   all.resize(scores.size());
   std::iota(all.begin(), all.end(), Index{0});
-  if (k > 0 && k < Index(all.size())) std::nth_element(all.begin(), all.begin() + k, all.end(), BetterScore{scores.data()});
+  if (k > 0 && k < Index(all.size()))
+    std::nth_element(all.begin(), all.begin() + k, all.end(), BetterScore{scores.data()});
   std::sort(all.begin(), all.begin() + k);
   std::sort(all.begin() + k, all.end());
 }

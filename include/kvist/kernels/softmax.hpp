@@ -29,7 +29,9 @@ inline const detail::SoftmaxTable& softmax_table() { return KVIST_PICK_FLOAT(cur
 
 /// out [n] = softmax of x [n]; the exponential is a polynomial within 2 ulp. A logit of -infinity has probability 0;
 /// where all are, the result is all zeros. May be done in place.
-inline void softmax(std::span<const float> x, float* out) { softmax_table().softmax(x.data(), Index(x.size()), out); }
+inline void softmax(std::span<const float> x, float* out) {
+  softmax_table().softmax(x.data(), Index(x.size()), out);
+}
 
 /// Softmax of each row of x [rows, n].
 inline void softmax_rows(const float* x, Index rows, Index n, std::ptrdiff_t stride, float* out,

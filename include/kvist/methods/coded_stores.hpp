@@ -16,9 +16,14 @@ struct Int8Options {
 
 /// 8 bits per number, each row with its own scale and minimum: close to exact at half the bytes of f16.
 struct Int8 {
-  static constexpr MethodInfo info{
-      "int8", "8 bits per number, a scale and a minimum (f16) per row", "", "BlockedStore of packed pages", "nothing",
-      "a store", Fidelity::exact, ""};
+  static constexpr MethodInfo info{"int8",
+                                   "8 bits per number, a scale and a minimum (f16) per row",
+                                   "",
+                                   "BlockedStore of packed pages",
+                                   "nothing",
+                                   "a store",
+                                   Fidelity::exact,
+                                   ""};
   using Options = Int8Options;
   template <class V>
   static void fields(V& v, Options& o) {
@@ -98,7 +103,8 @@ struct IntChannelStore {
   static Result<StoreFactory> make(const Options& o) {
     if (Status s = IntChannel<f16>{o.bits, o.group}.validate(1); !s) return s.error();
     return StoreFactory([o](const Shape& s, int, int) -> Result<std::vector<AnyStore>> {
-      auto k = detail::channel_form(true, o.bits, o.group, s.dim_k), v = detail::channel_form(false, o.bits, o.group, s.dim_v);
+      auto k = detail::channel_form(true, o.bits, o.group, s.dim_k),
+           v = detail::channel_form(false, o.bits, o.group, s.dim_v);
       if (!k) return k.error();
       if (!v) return v.error();
       return detail::one(detail::coded_store(*k, *v, s, 0, kernels::Accuracy::exact));
@@ -111,24 +117,24 @@ struct CodecStoreOptions {};
 /// Keys and values through one codec without options, row by row.
 template <class C>
 struct CodecStore {
-  static constexpr const char* name =
-      std::same_as<C, ggml::Blocks<ggml::Q8_0>>    ? "q8_0"
-      : std::same_as<C, ggml::Blocks<ggml::Q4_0>>  ? "q4_0"
-      : std::same_as<C, ggml::Blocks<ggml::Q4_1>>  ? "q4_1"
-      : std::same_as<C, ggml::Blocks<ggml::Q5_0>>  ? "q5_0"
-      : std::same_as<C, ggml::Blocks<ggml::Q5_1>>  ? "q5_1"
-      : std::same_as<C, ggml::Blocks<ggml::Iq4Nl>> ? "iq4_nl"
-      : std::same_as<C, Fp8<E4M3>>                 ? "fp8_e4m3"
-                                                   : "fp8_e5m2";
+  static constexpr const char* name = std::same_as<C, ggml::Blocks<ggml::Q8_0>>    ? "q8_0"
+                                      : std::same_as<C, ggml::Blocks<ggml::Q4_0>>  ? "q4_0"
+                                      : std::same_as<C, ggml::Blocks<ggml::Q4_1>>  ? "q4_1"
+                                      : std::same_as<C, ggml::Blocks<ggml::Q5_0>>  ? "q5_0"
+                                      : std::same_as<C, ggml::Blocks<ggml::Q5_1>>  ? "q5_1"
+                                      : std::same_as<C, ggml::Blocks<ggml::Iq4Nl>> ? "iq4_nl"
+                                      : std::same_as<C, Fp8<E4M3>>                 ? "fp8_e4m3"
+                                                                                   : "fp8_e5m2";
   static constexpr bool fp8 = std::same_as<C, Fp8<E4M3>> || std::same_as<C, Fp8<E5M2>>;
-  static constexpr MethodInfo info{name,
-                                   fp8 ? "8-bit floating point, no scale" : "Blocks of 32 channels as llama.cpp stores them",
-                                   fp8 ? "OCP 8-bit Floating Point Specification, 2023" : "ggml-org/ggml, ggml-quants.c",
-                                   "BlockedStore of a codec",
-                                   "nothing",
-                                   "a store",
-                                   Fidelity::exact,
-                                   ""};
+  static constexpr MethodInfo info{
+      name,
+      fp8 ? "8-bit floating point, no scale" : "Blocks of 32 channels as llama.cpp stores them",
+      fp8 ? "OCP 8-bit Floating Point Specification, 2023" : "ggml-org/ggml, ggml-quants.c",
+      "BlockedStore of a codec",
+      "nothing",
+      "a store",
+      Fidelity::exact,
+      ""};
   using Options = CodecStoreOptions;
   template <class V>
   static void fields(V&, Options&) {}
@@ -137,7 +143,8 @@ struct CodecStore {
       if (!fp8 && (s.dim_k % 32 != 0 || s.dim_v % 32 != 0))
         return Error{Errc::bad_shape, "blocks of 32 channels do not divide the head dimension", 32,
                      s.dim_k % 32 != 0 ? s.dim_k : s.dim_v};
-      return detail::one(detail::coded_store({AnyCodec(C{}), {}}, {AnyCodec(C{}), {}}, s, 0, kernels::Accuracy::exact));
+      return detail::one(
+          detail::coded_store({AnyCodec(C{}), {}}, {AnyCodec(C{}), {}}, s, 0, kernels::Accuracy::exact));
     });
   }
 };

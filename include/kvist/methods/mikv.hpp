@@ -50,7 +50,8 @@ class MikvPolicy : public Policy<AttentionForBalancer, RecentHalf, Demote, Every
   using Base = Policy<AttentionForBalancer, RecentHalf, Demote, EveryStep>;
   using Base::Base;
   struct State : Base::State {
-    std::vector<Index> prompt, high;  ///< [layers] tokens of the prompt, and entries kept of them; prompt 0: none yet
+    std::vector<Index> prompt,
+        high;  ///< [layers] tokens of the prompt, and entries kept of them; prompt 0: none yet
   };
 
   Result<State> start(const Shape& shape) const {
@@ -70,7 +71,7 @@ class MikvPolicy : public Policy<AttentionForBalancer, RecentHalf, Demote, Every
   Status plan(const LayerCall<L>& call, State& st, std::vector<Plan>& out) const {
     const std::size_t l = std::size_t(call.layer);
     if (call.layer < 0 || call.layer >= st.shape.layers || call.view.heads() != st.shape.kv_heads)
-      return Base::plan(call, st, out);  // says what is wrong
+      return Base::plan(call, st, out);        // says what is wrong
     const Index length = st.layers[l].tokens;  // nothing is ever dropped
     Index& budget = st.layers[l].budget;
     if (call.now.phase == Phase::decode && st.prompt[l] > 0 && budget >= 0)
@@ -113,13 +114,15 @@ struct Mikv {
   }
   static Result<Type> make(const Options& o) {
     if (Status s = IntToken<f16>{o.bits, std::max(o.group, 0)}.validate(1); !s) return s.error();
-    if (o.group < 0) return Error{Errc::bad_option, "a group has at least one channel (0: half of them)", 0, o.group};
+    if (o.group < 0)
+      return Error{Errc::bad_option, "a group has at least one channel (0: half of them)", 0, o.group};
     return Type();
   }
   static Result<StoreFactory> make_stores(const Options& o) {
     return StoreFactory([o](const Shape& s, int, int) -> Result<std::vector<AnyStore>> {
       if (s.dim_k > BalancedStore<AnyStore>::most)
-        return Error{Errc::bad_shape, "keys of more channels than can be balanced", BalancedStore<AnyStore>::most, s.dim_k};
+        return Error{Errc::bad_shape, "keys of more channels than can be balanced",
+                     BalancedStore<AnyStore>::most, s.dim_k};
       const auto width = [&](int d) { return o.group > 0 ? std::min(o.group, d) : std::max(1, d / 2); };
       auto k = detail::token_form(true, o.bits, width(s.dim_k), s.dim_k);
       auto v = detail::token_form(false, o.bits, width(s.dim_v), s.dim_v);
@@ -132,7 +135,8 @@ struct Mikv {
         tiers.push_back(AnyStore(DenseStore<f16>(s.dim_k, s.dim_v)));
       } else {
         const int bits = o.high == HighTier::int8 ? 8 : 4;
-        auto hk = detail::token_form(true, bits, width(s.dim_k), s.dim_k), hv = detail::token_form(false, bits, width(s.dim_v), s.dim_v);
+        auto hk = detail::token_form(true, bits, width(s.dim_k), s.dim_k),
+             hv = detail::token_form(false, bits, width(s.dim_v), s.dim_v);
         if (!hk) return hk.error();
         if (!hv) return hv.error();
         tiers.push_back(detail::coded_store(*hk, *hv, s, 0, o.accuracy));

@@ -308,7 +308,8 @@ class Policy {
           Errc::unsupported,
           "blends and moves are made for single heads; the engine applies plans by layer or sequence"};
     if (can.grain == Grain::sequence && settings.tolerance > 0)
-      return Error{Errc::unsupported, "a tolerance is met by heads or layers, not by one choice for a sequence"};
+      return Error{Errc::unsupported,
+                   "a tolerance is met by heads or layers, not by one choice for a sequence"};
     if (can.grain == Grain::sequence && (LayersPart::cascades || signal_grain() == Grain::sequence))
       return Error{Errc::unsupported, "layer budgets that cascade need plans of their own for each layer"};
     return Done{};
@@ -483,7 +484,8 @@ class Policy {
         HeadCost cost;
         if (Status s = detail::measure_loss(c, drop, cost); !s) return s;
         if (std::isnan(cost.bound))
-          return Error{Errc::missing_evidence, "a tolerance wants finite values and the attention of recent queries"};
+          return Error{Errc::missing_evidence,
+                       "a tolerance wants finite values and the attention of recent queries"};
         holds = cost.bound <= settings.tolerance;
       }
       if (holds) hi = ask.budget;
@@ -535,8 +537,8 @@ class Policy {
     std::vector<HeadCost> out(std::size_t(call.view.heads()));
     for (int h = 0; h < call.view.heads(); ++h) {
       const auto& head = call.view.head(h);
-      detail::state_sizes(head.size(), HeadPlan{}, detail::row_bytes(head.keys) + detail::row_bytes(head.values),
-                          out[std::size_t(h)]);
+      detail::state_sizes(head.size(), HeadPlan{},
+                          detail::row_bytes(head.keys) + detail::row_bytes(head.values), out[std::size_t(h)]);
     }
     return out;
   }

@@ -13,14 +13,15 @@ namespace kvist::inline KVIST_ABI {
 /// A block of `size` trivial elements at a cache line's boundary, for stores: no growth policy, no hidden slack, moved
 /// but never copied. Elements are not set to anything.
 template <class T>
-  requires std::is_trivially_copyable_v<T>
+requires std::is_trivially_copyable_v<T>
 class Buffer {
  public:
   static constexpr std::size_t alignment = 64;
 
   Buffer() = default;
   explicit Buffer(std::size_t size)
-      : data_(size == 0 ? nullptr : static_cast<T*>(::operator new(size * sizeof(T), std::align_val_t{alignment}))),
+      : data_(size == 0 ? nullptr
+                        : static_cast<T*>(::operator new (size * sizeof(T), std::align_val_t{alignment}))),
         size_(size) {}
   Buffer(Buffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
@@ -30,7 +31,7 @@ class Buffer {
     return *this;
   }
   ~Buffer() {
-    if (data_ != nullptr) ::operator delete(data_, std::align_val_t{alignment});
+    if (data_ != nullptr) ::operator delete (data_, std::align_val_t{alignment});
   }
 
   T* data() { return data_; }

@@ -33,7 +33,8 @@ std::vector<float> there_and_back(const C& codec, const std::vector<float>& x, i
 
 double rms(const std::vector<float>& a, const std::vector<float>& b) {
   double s = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) s += (double(a[i]) - double(b[i])) * (double(a[i]) - double(b[i]));
+  for (std::size_t i = 0; i < a.size(); ++i)
+    s += (double(a[i]) - double(b[i])) * (double(a[i]) - double(b[i]));
   return std::sqrt(s / double(a.size()));
 }
 
@@ -52,15 +53,17 @@ void check_formula(int bits) {
   Numbers numbers(static_cast<std::uint64_t>(bits));
   const int d = 40;
   const auto x = numbers.rows(48, d);
-  const auto by_token = there_and_back(IntToken<S>{bits, 16}, x, d);  // groups of 16, 16 and 8
+  const auto by_token = there_and_back(IntToken<S>{bits, 16}, x, d);      // groups of 16, 16 and 8
   const auto by_channel = there_and_back(IntChannel<S>{bits, 20}, x, d);  // 20, 20 and 8 rows
   double worst = 0;
   for (int t = 0; t < 48; ++t)
     for (int c = 0; c < d; ++c) {
       const std::size_t e = std::size_t(t * d + c);
       std::vector<float> tokens, channels;
-      for (int j = c / 16 * 16; j < std::min(d, c / 16 * 16 + 16); ++j) channels.push_back(x[std::size_t(t * d + j)]);
-      for (int j = t / 20 * 20; j < std::min(48, t / 20 * 20 + 20); ++j) tokens.push_back(x[std::size_t(j * d + c)]);
+      for (int j = c / 16 * 16; j < std::min(d, c / 16 * 16 + 16); ++j)
+        channels.push_back(x[std::size_t(t * d + j)]);
+      for (int j = t / 20 * 20; j < std::min(48, t / 20 * 20 + 20); ++j)
+        tokens.push_back(x[std::size_t(j * d + c)]);
       worst = std::max(worst, std::fabs(double(by_token[e]) - formula<S>(channels, x[e], bits)));
       worst = std::max(worst, std::fabs(double(by_channel[e]) - formula<S>(tokens, x[e], bits)));
     }
@@ -97,13 +100,15 @@ TEST_CASE("A constant group decodes to its value, and codes never leave their ra
   for (const float x : there_and_back(IntChannel<f16>{4, 1}, wild, 8)) CHECK(std::isfinite(x));
 }
 
-TEST_CASE("The worked example of keys per channel has the codes, scales and minima of its source", "[storage][codec][KIVI]") {
+TEST_CASE("The worked example of keys per channel has the codes, scales and minima of its source",
+          "[storage][codec][KIVI]") {
   const float rows[4][16] = {{0, .25, .5, .75, 1, 1.25, 1.5, .75, -.75, -.5, 0, .75, .25, .5, -.25, 0},
                              {8, 9, 10, 11, 8.5, 9.5, 10.5, 9, 12, 9, 10.5, 11.5, 9.75, 10, 11, 12},
                              {-1, -1, -.5, .5, .25, 0, -.25, .125, .25, .125, .25, .375, .5, .625, .5, 0},
                              {2, 2, 2, 2, 2, 2, 2, 2, -2, 1, -2, 1, -2, 1, -2, 1}};
   const std::uint32_t words[4] = {0x9AE0BA90, 0xE5A368E4, 0x2E95AAD0, 0xCCCC0000};
-  const float scales[2][4] = {{.5f, 1, .5f, 0}, {.5f, 1, 0.2083740234375f, 1}}, minima[2][4] = {{0, 8, -1, 2}, {-.75f, 9, 0, -2}};
+  const float scales[2][4] = {{.5f, 1, .5f, 0}, {.5f, 1, 0.2083740234375f, 1}},
+              minima[2][4] = {{0, 8, -1, 2}, {-.75f, 9, 0, -2}};
   const IntChannel<f16> codec{2, 8};
   for (int g = 0; g < 2; ++g) {
     std::vector<float> x;
@@ -130,11 +135,13 @@ TEST_CASE("The worked example of values per token has the bytes of its source", 
     return out;
   };
   CHECK(code({0, .5f, 1, 7.5f, -1, -1, -1, -1}) == std::vector<unsigned>{0x10, 0xF2, 0x00, 0x00});
-  CHECK(code({-3, -2.25f, 0, 4.5f, .1875f, .25f, .34375f, .9375f}) == std::vector<unsigned>{0x20, 0xF6, 0x10, 0xF3});
+  CHECK(code({-3, -2.25f, 0, 4.5f, .1875f, .25f, .34375f, .9375f}) ==
+        std::vector<unsigned>{0x20, 0xF6, 0x10, 0xF3});
   CHECK(code({1, 2, 3, 4, 5, 6, 7, 8}) == std::vector<unsigned>{0x50, 0xFA, 0x50, 0xFA});
 }
 
-TEST_CASE("8-bit floating point rounds to nearest, ties to even, and cuts at its largest number", "[storage][codec][Fp8]") {
+TEST_CASE("8-bit floating point rounds to nearest, ties to even, and cuts at its largest number",
+          "[storage][codec][Fp8]") {
   const auto both = [](float x) { return std::pair<int, int>(E4M3::encode(x), E5M2::encode(x)); };
   CHECK(both(.3f) == std::pair<int, int>(0x2A, 0x35));
   CHECK(both(-3.3f) == std::pair<int, int>(0xC5, 0xC3));
@@ -162,7 +169,8 @@ TEST_CASE("8-bit floating point rounds to nearest, ties to even, and cuts at its
   check(E5M2{}, 0x7B);
 }
 
-TEST_CASE("A Hadamard matrix is its own inverse, keeps dot products, and tames outlier channels", "[storage][codec][Rotated]") {
+TEST_CASE("A Hadamard matrix is its own inverse, keeps dot products, and tames outlier channels",
+          "[storage][codec][Rotated]") {
   Numbers numbers(4);
   auto x = numbers.rows(2, 64);
   auto y = x;
@@ -194,7 +202,8 @@ TEST_CASE("A Hadamard matrix is its own inverse, keeps dot products, and tames o
   CHECK(Rotated<IntToken<f16>>{{9, 32}}.validate(64).error().code == Errc::bad_option);
 }
 
-TEST_CASE("Outliers come back as f16 and lie outside the range of the rest", "[storage][codec][WithOutliers]") {
+TEST_CASE("Outliers come back as f16 and lie outside the range of the rest",
+          "[storage][codec][WithOutliers]") {
   std::vector<float> x(32, 1.0f);
   x[3] = 100.3f;
   x[30] = -77;

@@ -35,8 +35,12 @@ TEST_CASE("A ramp with an outlier has the bytes of ggml's reference quantiser", 
   const auto x = ramp();
   CHECK(hex<ggml::Q4_0>(x) == "00B58E8E7E7D6D606C5C5B4B4A4A3A392928");
   CHECK(hex<ggml::Q4_1>(x) == "CD3400C070708181829F93A3A3A4B4B5C5C5D6D6");
-  CHECK(hex<ggml::Q5_0>(x) == "00B1DFFF01000DFCEBEADAC0B8A7A69685746362" "5241");
-  CHECK(hex<ggml::Q5_1>(x) == "A53000C02000FCFFE0F10203132F354657686979" "8A9BACBD");
+  CHECK(hex<ggml::Q5_0>(x) ==
+        "00B1DFFF01000DFCEBEADAC0B8A7A69685746362"
+        "5241");
+  CHECK(hex<ggml::Q5_1>(x) ==
+        "A53000C02000FCFFE0F10203132F354657686979"
+        "8A9BACBD");
   CHECK(hex<ggml::Iq4Nl>(x) == "F1A48F7E7E6E6D505D4C4C3B3B3B2A2A2918");
   std::uint8_t q8[34];
   ggml::Q8_0::encode(x.data(), q8);

@@ -112,7 +112,8 @@ void check(Make make) {
 
 }  // namespace
 
-TEST_CASE("bytes() is what the allocator gave, and decode takes nothing after reserve()", "[storage][allocations]") {
+TEST_CASE("bytes() is what the allocator gave, and decode takes nothing after reserve()",
+          "[storage][allocations]") {
   check([] { return DenseStore<float>(64, 64); });
   check([] { return DenseStore<f16>(64, 64); });
   check([] { return int8(); });

@@ -72,9 +72,11 @@ struct Watched {
     REQUIRE(store.coded_values() >= cv);
     std::vector<float> rk, rv;
     read(rk, rv);
-    const auto near = [&](const std::vector<float>& now, const std::vector<float>& was, Index before, Index after) {
+    const auto near = [&](const std::vector<float>& now, const std::vector<float>& was, Index before,
+                          Index after) {
       REQUIRE(std::equal(was.begin(), was.begin() + std::ptrdiff_t(before) * d, now.begin()));
-      REQUIRE(std::equal(was.begin() + std::ptrdiff_t(after) * d, was.end(), now.begin() + std::ptrdiff_t(after) * d));
+      REQUIRE(std::equal(was.begin() + std::ptrdiff_t(after) * d, was.end(),
+                         now.begin() + std::ptrdiff_t(after) * d));
       float worst = 0;
       for (std::size_t i = 0; i < now.size(); ++i) worst = std::max(worst, std::fabs(now[i] - was[i]));
       REQUIRE(worst <= step);
@@ -165,7 +167,8 @@ void live(S store, int d, std::uint64_t seed, float step, double tolerance) {
         if (what == 5 ? random.below(keep + 1) == 0 : i >= begin && i < begin + 60) rows.push_back(i);
       w.drop(rows);
     }
-    if (what == 7) w.truncate(w.size() - Index(random.below(20)) > 0 ? w.size() - Index(random.below(20)) : 0);
+    if (what == 7)
+      w.truncate(w.size() - Index(random.below(20)) > 0 ? w.size() - Index(random.below(20)) : 0);
     if (turn % 5 == 4) w.attend(tolerance);
     if (turn % 13 == 12) {
       S copy = w.store.clone();
@@ -180,7 +183,8 @@ void live(S store, int d, std::uint64_t seed, float step, double tolerance) {
 
 }  // namespace
 
-TEST_CASE("A blocked store keeps, codes and attends over the right rows whatever happens to it", "[storage][BlockedStore]") {
+TEST_CASE("A blocked store keeps, codes and attends over the right rows whatever happens to it",
+          "[storage][BlockedStore]") {
   for (std::uint64_t seed = 1; seed <= 6; ++seed) {
     INFO("seed " << seed);
     live(packed_token(8, 32, 32), 32, seed, 0.05f, 3e-4);
@@ -190,10 +194,12 @@ TEST_CASE("A blocked store keeps, codes and attends over the right rows whatever
     live(packed_kivi(8, 16, 0, 32), 32, seed, 0.05f, 3e-4);
     live(codec_kivi(3, 24, 48, 24), 24, seed, 1.0f, 2e-6);
     live(codec_kivi(8, 40, 0, 24), 24, seed, 0.05f, 2e-6);
-    live(CodecStore(CodecSide<AnyCodec>(ggml::Blocks<ggml::Q8_0>{}, 32), CodecSide<AnyCodec>(ggml::Blocks<ggml::Q4_1>{}, 32), 0),
+    live(CodecStore(CodecSide<AnyCodec>(ggml::Blocks<ggml::Q8_0>{}, 32),
+                    CodecSide<AnyCodec>(ggml::Blocks<ggml::Q4_1>{}, 32), 0),
          32, seed, 0.6f, 2e-6);
-    live(CodecStore(CodecSide<AnyCodec>(IntChannel<f16>{4, 20}, 16), CodecSide<AnyCodec>(IntChannel<f16>{4, 20}, 16), 20), 16,
-         seed, 0.6f, 2e-6);
+    live(CodecStore(CodecSide<AnyCodec>(IntChannel<f16>{4, 20}, 16),
+                    CodecSide<AnyCodec>(IntChannel<f16>{4, 20}, 16), 20),
+         16, seed, 0.6f, 2e-6);
   }
 }
 
@@ -271,7 +277,8 @@ TEST_CASE("Evictions free memory and nothing but dead units waits for it", "[sto
   }
 }
 
-TEST_CASE("A written row of a blocked store is coded once, and its neighbours keep their bits", "[storage][BlockedStore]") {
+TEST_CASE("A written row of a blocked store is coded once, and its neighbours keep their bits",
+          "[storage][BlockedStore]") {
   auto store = packed_kivi(8, 32, 32, 32);
   Numbers numbers(8);
   const auto rows = numbers.rows(100, 32);
@@ -281,7 +288,8 @@ TEST_CASE("A written row of a blocked store is coded once, and its neighbours ke
   store.read(0, 100, k.data(), v.data());
   for (const Index i : {5, 70, 99}) {
     std::vector<float> nk(32), nv(32);
-    for (int c = 0; c < 32; ++c) nk[std::size_t(c)] = 0.5f * k[std::size_t(i * 32 + c)], nv[std::size_t(c)] = 3.0f - float(c) * 0.1f;
+    for (int c = 0; c < 32; ++c)
+      nk[std::size_t(c)] = 0.5f * k[std::size_t(i * 32 + c)], nv[std::size_t(c)] = 3.0f - float(c) * 0.1f;
     store.write(i, nk.data(), nv.data());
     store.read(0, 100, k2.data(), v2.data());
     for (Index r = 0; r < 100; ++r)

@@ -8,7 +8,9 @@ struct Pace {
   const char* next;
   int rate, credit;  // in 1/256 of a line
   KVIST_INLINE Pace(Ahead a, int steps)
-      : next(static_cast<const char*>(a.at)), rate(a.at == nullptr ? 0 : int((a.bytes * 4 + std::size_t(steps) - 1) / std::size_t(steps))), credit(0) {}
+      : next(static_cast<const char*>(a.at)),
+        rate(a.at == nullptr ? 0 : int((a.bytes * 4 + std::size_t(steps) - 1) / std::size_t(steps))),
+        credit(0) {}
   KVIST_INLINE void step() {
     credit += rate;
     for (; credit >= 256; credit -= 256, next += 64) prefetch(next);
@@ -59,8 +61,8 @@ KVIST_INLINE float dot_bias(const PackedLayout& layout, Rounded r, float x_sum) 
 // acc[g][i] = sum over quads of codes of strip I0 + i times q[I0 + i] of query g, for N of the 16 lanes; times 1 as floats
 // to out[g * 64 + strip * 16].
 template <int B, int G, int S, int I0>
-KVIST_INLINE void dot_strips(const std::uint8_t* codes, std::ptrdiff_t quad_bytes, int quads, const std::int8_t* const* q,
-                             float* out, Pace& pace) {
+KVIST_INLINE void dot_strips(const std::uint8_t* codes, std::ptrdiff_t quad_bytes, int quads,
+                             const std::int8_t* const* q, float* out, Pace& pace) {
   constexpr int P = 8 / B;
   I acc[G][S];
   KVIST_UNROLL
@@ -76,11 +78,13 @@ KVIST_INLINE void dot_strips(const std::uint8_t* codes, std::ptrdiff_t quad_byte
     mine.step();
     C x[S];
     KVIST_UNROLL
-    for (int i = 0; i < S; ++i) x[i] = plane(load_codes(codes + k * quad_bytes + (I0 + i) / P * 64), B, (I0 + i) % P);
+    for (int i = 0; i < S; ++i)
+      x[i] = plane(load_codes(codes + k * quad_bytes + (I0 + i) / P * 64), B, (I0 + i) % P);
     KVIST_UNROLL
     for (int g = 0; g < G; ++g) {
       KVIST_UNROLL
-      for (int i = 0; i < S; ++i) acc[g][i] = dot4<B>(acc[g][i], x[i], broadcast4(from[i] + g * widest + 4 * k));
+      for (int i = 0; i < S; ++i)
+        acc[g][i] = dot4<B>(acc[g][i], x[i], broadcast4(from[i] + g * widest + 4 * k));
     }
   }
   pace = mine;
@@ -95,8 +99,8 @@ KVIST_INLINE void dot_strips(const std::uint8_t* codes, std::ptrdiff_t quad_byte
 // out [G, 64] = dots of `strips` strips of 16 lanes. Where not all four are there, a strip of 8 bits or a pair of 4 bits
 // is the unit.
 template <int B, int G>
-inline void dots(const std::uint8_t* codes, std::ptrdiff_t quad_bytes, int quads, const std::int8_t* const* q, int strips,
-                 float* out, Pace& pace) {
+inline void dots(const std::uint8_t* codes, std::ptrdiff_t quad_bytes, int quads, const std::int8_t* const* q,
+                 int strips, float* out, Pace& pace) {
   for (int lane = 0; lane < 16; lane += N) {
     const std::uint8_t* const from = codes + lane * 4;
     float* const to = out + lane;
@@ -120,7 +124,9 @@ using Dots = void (*)(const std::uint8_t*, std::ptrdiff_t, int, const std::int8_
 inline constexpr Dots dots_of[3][4] = {{&dots<2, 1>, &dots<2, 2>, &dots<2, 3>, &dots<2, 4>},
                                        {&dots<4, 1>, &dots<4, 2>, &dots<4, 3>, &dots<4, 4>},
                                        {&dots<8, 1>, &dots<8, 2>, &dots<8, 3>, &dots<8, 4>}};
-KVIST_INLINE Dots pick_dots(int bits, int group) { return dots_of[bits == 2 ? 0 : bits == 4 ? 1 : 2][group - 1]; }
+KVIST_INLINE Dots pick_dots(int bits, int group) {
+  return dots_of[bits == 2 ? 0 : bits == 4 ? 1 : 2][group - 1];
+}
 
 // One rounded vector for each of the groups at work (at most four) and each query, with the numbers that go with it.
 struct Factors {
@@ -132,8 +138,9 @@ struct Factors {
 // minima's share goes to the bias. Step and bias are those of `slot`. All queries at once: each is a chain of waiting for
 // the largest, then for the sums, and chains side by side hide one another's waiting.
 template <bool Wide>
-KVIST_INLINE void fold_queries(const PackedLayout& layout, const float* a, std::ptrdiff_t stride, int G, const f16* scale,
-                               const f16* least, int n, int set, int from, int slot, Factors& out) {
+KVIST_INLINE void fold_queries(const PackedLayout& layout, const float* a, std::ptrdiff_t stride, int G,
+                               const f16* scale, const f16* least, int n, int set, int from, int slot,
+                               Factors& out) {
   constexpr int most_queries = PackedQuery::max_group;
   constexpr float limit = Wide ? 127.0f * 255.0f + 127.0f : 127.0f;
   const float own = layout.bits == 8 ? float(dot_centre) : 0.0f, mean = middle(layout);
@@ -173,8 +180,9 @@ KVIST_INLINE void fold_queries(const PackedLayout& layout, const float* a, std::
   }
 }
 
-KVIST_INLINE void fold(const PackedLayout& layout, const float* a, std::ptrdiff_t stride, int G, const f16* scale,
-                       const f16* least, int n, bool wide, int set, int from, int slot, Factors& out) {
+KVIST_INLINE void fold(const PackedLayout& layout, const float* a, std::ptrdiff_t stride, int G,
+                       const f16* scale, const f16* least, int n, bool wide, int set, int from, int slot,
+                       Factors& out) {
   if (wide) fold_queries<true>(layout, a, stride, G, scale, least, n, set, from, slot, out);
   else fold_queries<false>(layout, a, stride, G, scale, least, n, set, from, slot, out);
 }
@@ -184,7 +192,8 @@ KVIST_INLINE void join(float* high, const float* low, int n) {
   for (int i = 0; i < n; i += N) store(high + i, fma(load(high + i), set1(255.0f), load(low + i)));
 }
 
-inline void prepare(const PackedLayout& layout, const float* q, int group, float scale, bool wide, PackedQuery& out) {
+inline void prepare(const PackedLayout& layout, const float* q, int group, float scale, bool wide,
+                    PackedQuery& out) {
   out.group = group;
   out.wide = wide;
   const int dim = layout.dim, padded = (dim + 15) / 16 * 16;
@@ -213,9 +222,10 @@ inline void prepare(const PackedLayout& layout, const float* q, int group, float
 }
 
 // Keys with scales along entries: the scale of each channel goes into the query, once per group of entries.
-inline void channel_logits(const PackedLayout& layout, const std::uint8_t* page, const PackedQuery& query, float* logits,
-                           std::ptrdiff_t stride, Ahead ahead) {
-  const int padded = (layout.dim + 15) / 16 * 16, quads = (layout.dim + 3) / 4, G = query.group, B = layout.bits;
+inline void channel_logits(const PackedLayout& layout, const std::uint8_t* page, const PackedQuery& query,
+                           float* logits, std::ptrdiff_t stride, Ahead ahead) {
+  const int padded = (layout.dim + 15) / 16 * 16, quads = (layout.dim + 3) / 4, G = query.group,
+            B = layout.bits;
   const int per_half = layout.group >= 64 ? 1 : 64 / layout.group;  // groups of entries in half a page
   const std::ptrdiff_t quad_bytes = 64 * 4 * B / 8;
   const Dots run = pick_dots(B, G);
@@ -253,8 +263,8 @@ inline void channel_logits(const PackedLayout& layout, const std::uint8_t* page,
 }
 
 // Keys with scales along channels: the query was rounded once; each group of channels has its own sum, scaled per entry.
-inline void token_logits(const PackedLayout& layout, const std::uint8_t* page, const PackedQuery& query, float* logits,
-                         std::ptrdiff_t stride, Ahead ahead) {
+inline void token_logits(const PackedLayout& layout, const std::uint8_t* page, const PackedQuery& query,
+                         float* logits, std::ptrdiff_t stride, Ahead ahead) {
   const int quads = (layout.dim + 3) / 4, sets = layout.scale_rows(), G = query.group, B = layout.bits;
   const std::ptrdiff_t quad_bytes = 64 * 4 * B / 8;
   const Dots run = pick_dots(B, G);
@@ -297,8 +307,8 @@ inline void key_logits(const PackedLayout& l, const std::uint8_t* page, const Pa
 
 // Values: the scale of each entry goes into its weight, once per group of channels. Weights of 8 bits are rounded for each
 // half page by itself, because one large weight makes the steps of its neighbours coarse.
-inline void value_sum(const PackedLayout& layout, const std::uint8_t* page, const float* w, std::ptrdiff_t stride, int group,
-                      bool wide, float* o, Ahead ahead) {
+inline void value_sum(const PackedLayout& layout, const std::uint8_t* page, const float* w,
+                      std::ptrdiff_t stride, int group, bool wide, float* o, Ahead ahead) {
   constexpr int T = int(PackedLayout::page);
   const int dim = layout.dim, blocks = (dim + 63) / 64, G = group, B = layout.bits, P = 8 / B;
   const int parts = wide ? 1 : 2, length = T / parts;

@@ -3,8 +3,8 @@
 
 // out[g, i] = scale * q[g] . row[i] for R token-major rows and G queries: each row element is loaded once.
 template <class T, int R, int G>
-KVIST_INLINE void dot_rows(const T* row, std::ptrdiff_t stride, int d, const float* q, float scale, float* out,
-                           std::ptrdiff_t out_stride, std::ptrdiff_t ahead) {
+KVIST_INLINE void dot_rows(const T* row, std::ptrdiff_t stride, int d, const float* q, float scale,
+                           float* out, std::ptrdiff_t out_stride, std::ptrdiff_t ahead) {
   F acc[G][R];
   KVIST_UNROLL
   for (int g = 0; g < G; ++g) {
@@ -46,8 +46,8 @@ KVIST_INLINE void dot_rows(const T* row, std::ptrdiff_t stride, int d, const flo
 
 // The same for U vectors of entries that lie side by side; the last of them may have `lanes` entries only.
 template <class T, int U, int G, bool Part>
-KVIST_INLINE void dot_lanes(const T* base, std::ptrdiff_t channel_stride, int d, const float* q, float scale, float* out,
-                            std::ptrdiff_t out_stride, int part, std::ptrdiff_t ahead) {
+KVIST_INLINE void dot_lanes(const T* base, std::ptrdiff_t channel_stride, int d, const float* q, float scale,
+                            float* out, std::ptrdiff_t out_stride, int part, std::ptrdiff_t ahead) {
   F acc[G][U];
   KVIST_UNROLL
   for (int g = 0; g < G; ++g) {
@@ -97,7 +97,8 @@ inline void dot_g(const Rows<T>& run, const float* q, float scale, float* out, s
     for (; i + N <= run.n; i += N)
       dot_lanes<T, 1, G, false>(run.data + i, run.channel_stride, d, q, scale, out + i, out_stride, 0, ahead);
     if (i < run.n)
-      dot_lanes<T, 1, G, true>(run.data + i, run.channel_stride, d, q, scale, out + i, out_stride, run.n - i, ahead);
+      dot_lanes<T, 1, G, true>(run.data + i, run.channel_stride, d, q, scale, out + i, out_stride, run.n - i,
+                               ahead);
   } else {
     for (; i < run.n; ++i) {
       for (int g = 0; g < G; ++g) {
@@ -110,8 +111,8 @@ inline void dot_g(const Rows<T>& run, const float* q, float scale, float* out, s
 }
 
 template <class T>
-inline void dot_group(const Rows<T>& run, const float* q, int group, float scale, float* out, std::ptrdiff_t out_stride,
-                      std::ptrdiff_t ahead) {
+inline void dot_group(const Rows<T>& run, const float* q, int group, float scale, float* out,
+                      std::ptrdiff_t out_stride, std::ptrdiff_t ahead) {
   int g = 0;
   for (; g + 4 <= group; g += 4)
     dot_g<T, 4>(run, q + std::ptrdiff_t(g) * run.d, scale, out + g * out_stride, out_stride, ahead);
@@ -124,8 +125,9 @@ inline void dot_group(const Rows<T>& run, const float* q, int group, float scale
 
 // o[g, 0 .. W*N) += sum_i w[g, i] row[i] for token-major rows, W vectors of channels and G queries.
 template <class T, int W, int G, bool Part>
-KVIST_INLINE void axpy_cols(const T* row, std::ptrdiff_t stride, Index n, const float* w, std::ptrdiff_t w_stride, float* o,
-                            std::ptrdiff_t o_stride, int part, std::ptrdiff_t ahead) {
+KVIST_INLINE void axpy_cols(const T* row, std::ptrdiff_t stride, Index n, const float* w,
+                            std::ptrdiff_t w_stride, float* o, std::ptrdiff_t o_stride, int part,
+                            std::ptrdiff_t ahead) {
   F acc[G][W];
   KVIST_UNROLL
   for (int g = 0; g < G; ++g) {
@@ -185,8 +187,10 @@ inline void axpy_g(const Rows<T>& run, const float* w, std::ptrdiff_t w_stride, 
   const int d = run.d;
   int c = 0;
   if (run.channel_stride == 1) {
-    for (; c + W * N <= d; c += W * N) axpy_cols<T, W, G, false>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, 0, ahead);
-    for (; c + N <= d; c += N) axpy_cols<T, 1, G, false>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, 0, ahead);
+    for (; c + W * N <= d; c += W * N)
+      axpy_cols<T, W, G, false>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, 0, ahead);
+    for (; c + N <= d; c += N)
+      axpy_cols<T, 1, G, false>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, 0, ahead);
     if (c < d) axpy_cols<T, 1, G, true>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, d - c, ahead);
   } else if (run.stride == 1) {
     for (; c < d; ++c) axpy_lane<T, G>(run.data + c * run.channel_stride, run.n, w, w_stride, o + c, d);
@@ -201,7 +205,8 @@ template <class T>
 inline void axpy_group(const Rows<T>& run, const float* w, std::ptrdiff_t w_stride, int group, float* o,
                        std::ptrdiff_t ahead) {
   int g = 0;
-  for (; g + 4 <= group; g += 4) axpy_g<T, 4>(run, w + g * w_stride, w_stride, o + std::ptrdiff_t(g) * run.d, ahead);
+  for (; g + 4 <= group; g += 4)
+    axpy_g<T, 4>(run, w + g * w_stride, w_stride, o + std::ptrdiff_t(g) * run.d, ahead);
   const float* const rest = w + g * w_stride;
   float* const out = o + std::ptrdiff_t(g) * run.d;
   if (group - g == 3) axpy_g<T, 3>(run, rest, w_stride, out, ahead);
@@ -273,7 +278,8 @@ template <class T>
 inline void rows_to_f32(const Rows<T>& run, float* out) {
   if (run.channel_stride == 1) {
     if (run.stride == run.d) return widen(run.data, std::ptrdiff_t(run.n) * run.d, out);
-    for (Index i = 0; i < run.n; ++i) widen(run.data + i * run.stride, run.d, out + std::ptrdiff_t(i) * run.d);
+    for (Index i = 0; i < run.n; ++i)
+      widen(run.data + i * run.stride, run.d, out + std::ptrdiff_t(i) * run.d);
   } else if (run.stride == 1) {
     for (Index i = 0; i < run.n; i += N) {  // a vector of entries per channel, scattered to their rows
       const int part = std::min<int>(N, run.n - i);
@@ -318,5 +324,5 @@ inline void sum_rows(const Rows<T>& run, float* out) {
 }
 
 template <class T>
-inline constexpr RowsTable<T> rows_table = {&dot_group<T>,   &axpy_group<T>,  &lengths<T, 2>, &lengths<T, 1>,
-                                            &rows_to_f32<T>, &sum_rows<T>,    &widen<T>,      &narrow<T>};
+inline constexpr RowsTable<T> rows_table = {&dot_group<T>,   &axpy_group<T>, &lengths<T, 2>, &lengths<T, 1>,
+                                            &rows_to_f32<T>, &sum_rows<T>,   &widen<T>,      &narrow<T>};

@@ -11,8 +11,8 @@ namespace kvist::inline KVIST_ABI {
 namespace kernels::detail::base {
 #if !defined(KVIST_DETAIL_VEC_BASE)
 #define KVIST_DETAIL_VEC_BASE
-#include <kvist/kernels/detail/vec_base.ipp>
 #include <kvist/kernels/detail/math.ipp>
+#include <kvist/kernels/detail/vec_base.ipp>
 #endif
 #include KVIST_STAMP_BODY
 }  // namespace kernels::detail::base
@@ -30,8 +30,8 @@ namespace kvist::inline KVIST_ABI {
 namespace kernels::detail::avx2 {
 #if !defined(KVIST_DETAIL_VEC_AVX2)
 #define KVIST_DETAIL_VEC_AVX2
-#include <kvist/kernels/detail/vec_avx2.ipp>
 #include <kvist/kernels/detail/math.ipp>
+#include <kvist/kernels/detail/vec_avx2.ipp>
 #endif
 #include KVIST_STAMP_BODY
 }  // namespace kernels::detail::avx2
@@ -53,8 +53,8 @@ namespace kvist::inline KVIST_ABI {
 namespace kernels::detail::avx512 {
 #if !defined(KVIST_DETAIL_VEC_AVX512)
 #define KVIST_DETAIL_VEC_AVX512
-#include <kvist/kernels/detail/vec_avx512.ipp>
 #include <kvist/kernels/detail/math.ipp>
+#include <kvist/kernels/detail/vec_avx512.ipp>
 #endif
 #include KVIST_STAMP_BODY
 }  // namespace kernels::detail::avx512
@@ -67,9 +67,8 @@ namespace kernels::detail::avx512 {
 
 #if !defined(KVIST_STAMP_FLOAT)
 #if defined(__clang__)
-#pragma clang attribute push(                                                                \
-    __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"))), \
-    apply_to = function)
+#pragma clang attribute push( \
+    __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"))), apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
@@ -79,8 +78,8 @@ namespace kernels::detail::avx512vnni {
 #define KVIST_DETAIL_VNNI
 #if !defined(KVIST_DETAIL_VEC_AVX512VNNI)
 #define KVIST_DETAIL_VEC_AVX512VNNI
-#include <kvist/kernels/detail/vec_avx512.ipp>
 #include <kvist/kernels/detail/math.ipp>
+#include <kvist/kernels/detail/vec_avx512.ipp>
 #endif
 #include KVIST_STAMP_BODY
 #undef KVIST_DETAIL_VNNI
@@ -105,8 +104,8 @@ namespace kvist::inline KVIST_ABI {
 namespace kernels::detail::neon {
 #if !defined(KVIST_DETAIL_VEC_NEON)
 #define KVIST_DETAIL_VEC_NEON
-#include <kvist/kernels/detail/vec_neon.ipp>
 #include <kvist/kernels/detail/math.ipp>
+#include <kvist/kernels/detail/vec_neon.ipp>
 #endif
 #include KVIST_STAMP_BODY
 }  // namespace kernels::detail::neon

@@ -25,7 +25,8 @@ KVIST_INLINE void store(f16* p, F x) {
 KVIST_INLINE void store(bf16* p, F x) {
   const __m256i b = _mm256_castps_si256(x);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(b, 16), _mm256_set1_epi32(1));
-  const __m256i even = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(b, odd), _mm256_set1_epi32(0x7fff)), 16);
+  const __m256i even =
+      _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(b, odd), _mm256_set1_epi32(0x7fff)), 16);
   const __m256i nan = _mm256_or_si256(_mm256_srli_epi32(b, 16), _mm256_set1_epi32(0x40));
   const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
   const __m256i r = _mm256_blendv_epi8(even, nan, is_nan);
@@ -78,7 +79,9 @@ using I = __m256i;
 inline constexpr int dot_centre = 128;  // dot4 of 8-bit codes takes this off each code
 KVIST_INLINE constexpr float plane_scale(int, int) { return 1.0f; }
 
-KVIST_INLINE C load_codes(const std::uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+KVIST_INLINE C load_codes(const std::uint8_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
 KVIST_INLINE C plane(C x, int bits, int p) {
   if (bits == 8) return _mm256_xor_si256(x, _mm256_set1_epi8(-128));
   return _mm256_and_si256(_mm256_srli_epi16(x, p * bits), _mm256_set1_epi8(char((1 << bits) - 1)));

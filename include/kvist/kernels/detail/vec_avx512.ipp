@@ -13,14 +13,19 @@ KVIST_INLINE F load(const f16* p) {
 KVIST_INLINE F widen_bf16(__m256i x) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
 }
-KVIST_INLINE F load(const bf16* p) { return widen_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+KVIST_INLINE F load(const bf16* p) {
+  return widen_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
 KVIST_INLINE F load_part(const float* p, int n) { return _mm512_maskz_loadu_ps(lanes(n), p); }
-KVIST_INLINE F load_part(const f16* p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes(n), p)); }
+KVIST_INLINE F load_part(const f16* p, int n) {
+  return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes(n), p));
+}
 KVIST_INLINE F load_part(const bf16* p, int n) { return widen_bf16(_mm256_maskz_loadu_epi16(lanes(n), p)); }
 KVIST_INLINE __m256i narrow_bf16(F x) {
   const __m512i b = _mm512_castps_si512(x);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(b, 16), _mm512_set1_epi32(1));
-  const __m512i even = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(b, odd), _mm512_set1_epi32(0x7fff)), 16);
+  const __m512i even =
+      _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(b, odd), _mm512_set1_epi32(0x7fff)), 16);
   const __m512i nan = _mm512_or_si512(_mm512_srli_epi32(b, 16), _mm512_set1_epi32(0x40));
   return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(even, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), nan));
 }
@@ -98,7 +103,8 @@ inline constexpr int dot_centre = 128;
 KVIST_INLINE constexpr float plane_scale(int, int) { return 1.0f; }
 KVIST_INLINE C plane(C x, int bits, int p) {
   if (bits == 8) return _mm512_xor_si512(x, _mm512_set1_epi8(-128));
-  return _mm512_and_si512(_mm512_srl_epi16(x, _mm_cvtsi32_si128(p * bits)), _mm512_set1_epi8(char((1 << bits) - 1)));
+  return _mm512_and_si512(_mm512_srl_epi16(x, _mm_cvtsi32_si128(p * bits)),
+                          _mm512_set1_epi8(char((1 << bits) - 1)));
 }
 template <int Bits>
 KVIST_INLINE I dot4(I acc, C codes, C q) {

@@ -38,7 +38,8 @@ inline Result<CodedForm> token_form(bool keys, int bits, int group, int d, int o
   const IntToken<f16> codec{bits, group};
   if (Status s = codec.validate(d); !s) return s.error();
   if (d % codec.width(d) != 0)
-    return Error{Errc::bad_shape, "the group along the channels does not divide the head dimension", codec.width(d), d};
+    return Error{Errc::bad_shape, "the group along the channels does not divide the head dimension",
+                 codec.width(d), d};
   if (outliers > 0) {
     const WithOutliers<AnyCodec> with{AnyCodec(codec), outliers};
     if (Status s = with.validate(d); !s) return s.error();
@@ -62,8 +63,8 @@ inline Result<CodedForm> channel_form(bool keys, int bits, int group, int d) {
 inline AnyStore coded_store(const CodedForm& k, const CodedForm& v, const Shape& s, Index residual,
                             kernels::Accuracy accuracy) {
   if (k.layout.dim > 0 && v.layout.dim > 0)
-    return AnyStore(BlockedStore<PackedSide, PackedSide>(PackedSide(k.layout, accuracy), PackedSide(v.layout, accuracy),
-                                                         residual));
+    return AnyStore(BlockedStore<PackedSide, PackedSide>(PackedSide(k.layout, accuracy),
+                                                         PackedSide(v.layout, accuracy), residual));
   return AnyStore(BlockedStore<CodecSide<AnyCodec>, CodecSide<AnyCodec>>(
       CodecSide<AnyCodec>(k.codec, s.dim_k), CodecSide<AnyCodec>(v.codec, s.dim_v), residual));
 }

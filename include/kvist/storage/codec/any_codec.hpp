@@ -13,16 +13,23 @@ class AnyCodec {
   using Model = Nothing;
 
   template <class C>
-  requires(!std::same_as<C, AnyCodec> && std::same_as<typename C::Model, Nothing> && Codec<C>) AnyCodec(C codec)
+  requires(!std::same_as<C, AnyCodec> && std::same_as<typename C::Model, Nothing> && Codec<C>)
+      AnyCodec(C codec)
       : p_(std::make_shared<const Holder<C>>(std::move(codec))) {}
 
   /// Can rows of d channels be coded?
   Status validate(int d) const { return p_->validate(d); }
   Index block_rows() const { return p_->block_rows(); }
   std::size_t block_bytes(int d) const { return p_->block_bytes(d); }
-  void encode(const Model&, const float* rows, Index n, int d, std::byte* out) const { p_->encode(rows, n, d, out); }
-  void decode(const Model&, const std::byte* in, Index n, int d, float* out) const { p_->decode(in, n, d, out); }
-  void rewrite(const Model&, std::byte* block, Index i, int d, const float* row) const { p_->rewrite(block, i, d, row); }
+  void encode(const Model&, const float* rows, Index n, int d, std::byte* out) const {
+    p_->encode(rows, n, d, out);
+  }
+  void decode(const Model&, const std::byte* in, Index n, int d, float* out) const {
+    p_->decode(in, n, d, out);
+  }
+  void rewrite(const Model&, std::byte* block, Index i, int d, const float* row) const {
+    p_->rewrite(block, i, d, row);
+  }
 
  private:
   struct Base {
@@ -44,8 +51,12 @@ class AnyCodec {
     }
     Index block_rows() const override { return c.block_rows(); }
     std::size_t block_bytes(int d) const override { return c.block_bytes(d); }
-    void encode(const float* rows, Index n, int d, std::byte* out) const override { c.encode(Model{}, rows, n, d, out); }
-    void decode(const std::byte* in, Index n, int d, float* out) const override { c.decode(Model{}, in, n, d, out); }
+    void encode(const float* rows, Index n, int d, std::byte* out) const override {
+      c.encode(Model{}, rows, n, d, out);
+    }
+    void decode(const std::byte* in, Index n, int d, float* out) const override {
+      c.decode(Model{}, in, n, d, out);
+    }
     void rewrite(std::byte* block, Index i, int d, const float* row) const override {
       if constexpr (requires { c.rewrite(Model{}, block, i, d, row); }) c.rewrite(Model{}, block, i, d, row);
       else if (c.block_rows() == 1) c.encode(Model{}, row, 1, d, block);

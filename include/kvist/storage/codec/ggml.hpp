@@ -157,7 +157,8 @@ struct Q5_1 {
 /// then d is the best scale for those codes, each error weighted by x^2.
 struct Iq4Nl {
   static constexpr int bytes = 18;
-  static constexpr std::int8_t table[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+  static constexpr std::int8_t table[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                            1,    13,   25,  38,  53,  69,  89,  113};
   static int nearest(float x) {  // between two entries the upper one wins a tie
     if (!(x > float(table[0]))) return 0;
     int i = 1;

@@ -47,7 +47,8 @@ struct IntChannel {
     for (int c = 0; c < d; ++c) {
       const Affine<S> a = channel(in, c, d);
       for (Index i = 0; i < n; ++i)
-        out[std::ptrdiff_t(i) * d + c] = a.value(detail::bits_at(in + std::size_t(c) * channel_bytes(), std::size_t(i), bits));
+        out[std::ptrdiff_t(i) * d + c] =
+            a.value(detail::bits_at(in + std::size_t(c) * channel_bytes(), std::size_t(i), bits));
     }
   }
   /// Fits row i anew to the scales that the block has; the other rows keep their bits.

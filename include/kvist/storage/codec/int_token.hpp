@@ -20,9 +20,11 @@ struct IntToken {
   static constexpr int most_channels = 8192;
 
   Status validate(int d) const {
-    if (d > most_channels) return Error{Errc::bad_shape, "rows of more channels than the codec takes", most_channels, d};
+    if (d > most_channels)
+      return Error{Errc::bad_shape, "rows of more channels than the codec takes", most_channels, d};
     if (bits < 1 || bits > 8) return Error{Errc::bad_option, "codes have 1 to 8 bits", 8, bits};
-    if (group < 0) return Error{Errc::bad_option, "a group has at least one channel (0: all of them)", 0, group};
+    if (group < 0)
+      return Error{Errc::bad_option, "a group has at least one channel (0: all of them)", 0, group};
     return Done{};
   }
   Index block_rows() const { return 1; }
@@ -50,8 +52,10 @@ struct IntToken {
     for (Index i = 0; i < n; ++i, in += block_bytes(d), out += d) {
       const std::byte* const scales = in + code_bytes(d);
       for (int c = 0, k = 0; c < d; c += g, ++k) {
-        const Affine<S> a{detail::get<S>(scales, std::size_t(k)), detail::get<S>(scales, std::size_t(groups(d) + k))};
-        for (int j = c; j < std::min(d, c + g); ++j) out[j] = a.value(detail::bits_at(in, std::size_t(j), bits));
+        const Affine<S> a{detail::get<S>(scales, std::size_t(k)),
+                          detail::get<S>(scales, std::size_t(groups(d) + k))};
+        for (int j = c; j < std::min(d, c + g); ++j)
+          out[j] = a.value(detail::bits_at(in, std::size_t(j), bits));
       }
     }
   }

@@ -46,7 +46,9 @@ class BalancedStore {
   }
 
   Index size() const { return s_.size(); }
-  std::size_t bytes() const { return s_.bytes() + (b_.capacity() + q_.capacity() + k_.capacity()) * sizeof(float); }
+  std::size_t bytes() const {
+    return s_.bytes() + (b_.capacity() + q_.capacity() + k_.capacity()) * sizeof(float);
+  }
   void reserve(Index n) { s_.reserve(n); }
   void settle() { s_.settle(); }
   void drop(std::span<const Index> rows) { s_.drop(rows); }
@@ -54,7 +56,8 @@ class BalancedStore {
   void append(const float* k, const float* v, Index n) {
     const std::size_t d = b_.size();
     k_.resize(d);
-    for (Index i = 0; i < n; ++i) s_.append(scaled(k + std::size_t(i) * d), v + std::ptrdiff_t(i) * s_.values().dim(), 1);
+    for (Index i = 0; i < n; ++i)
+      s_.append(scaled(k + std::size_t(i) * d), v + std::ptrdiff_t(i) * s_.values().dim(), 1);
   }
   void write(Index i, const float* k, const float* v) { s_.write(i, k != nullptr ? scaled(k) : nullptr, v); }
   void read(Index first, Index n, float* k, float* v) const {

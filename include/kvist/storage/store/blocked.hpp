@@ -106,15 +106,19 @@ class BlockedStore {
     }
     if (!together) settle_values();
     const Index most = std::max(tail_k_, tail_v_);
-    if (tail_room_ > reserved_tail_ && tail_room_ > 2 * most + slack) shrink_tail(std::max(most, reserved_tail_));
+    if (tail_room_ > reserved_tail_ && tail_room_ > 2 * most + slack)
+      shrink_tail(std::max(most, reserved_tail_));
   }
 
   /// Takes rows out; the others keep their order and their bits. Requires: ascending, each row once, in range.
   void drop(std::span<const Index> rows) {
     if (rows.empty()) return;
     KVIST_ASSERT(rows.front() >= 0 && rows.back() < size());
-    const auto split = [&](Index coded) { return std::lower_bound(rows.begin(), rows.end(), coded) - rows.begin(); };
-    const auto gone_k = rows.subspan(std::size_t(split(live_k_))), gone_v = rows.subspan(std::size_t(split(live_v_)));
+    const auto split = [&](Index coded) {
+      return std::lower_bound(rows.begin(), rows.end(), coded) - rows.begin();
+    };
+    const auto gone_k = rows.subspan(std::size_t(split(live_k_))),
+               gone_v = rows.subspan(std::size_t(split(live_v_)));
     erase(tk_, tail_k_, gone_k, live_k_, dim_k());
     erase(tv_, tail_v_, gone_v, live_v_, dim_v());
     kill(rows.first(rows.size() - gone_k.size()));
@@ -122,7 +126,8 @@ class BlockedStore {
     live_v_ -= Index(rows.size() - gone_v.size());
     repack();
     const Index most = std::max(tail_k_, tail_v_);
-    if (tail_room_ > reserved_tail_ && tail_room_ > 2 * most + slack) shrink_tail(std::max(most, reserved_tail_));
+    if (tail_room_ > reserved_tail_ && tail_room_ > 2 * most + slack)
+      shrink_tail(std::max(most, reserved_tail_));
   }
 
   /// Forgets the rows from n on; their room stays for those that follow.
@@ -338,7 +343,8 @@ class BlockedStore {
   }
 
   template <class Side>
-  void read_side(const Side& side, Index coded, const Buffer<float>& tail, Index first, Index n, float* out) const {
+  void read_side(const Side& side, Index coded, const Buffer<float>& tail, Index first, Index n,
+                 float* out) const {
     const int d = side.dim();
     const Index here = std::clamp<Index>(coded - first, 0, n);
     for (Index i = 0, slot = here > 0 ? slot_of(first) : 0; i < here;) {
@@ -357,15 +363,17 @@ class BlockedStore {
   // Logits, softmax and values of one tile. Its entries are rows row .. row+live-1; `slot_bits` says which of its lanes hold
   // them. `f(w)` adds the values with weights w [group][tile], 0 where nothing is seen.
   template <class F>
-  void finish_tile(float (*logits)[tile], Index count, const std::uint64_t* bits, Index row, const AttendArgs& a,
-                   const AttnState& s, F&& f) const {
+  void finish_tile(float (*logits)[tile], Index count, const std::uint64_t* bits, Index row,
+                   const AttendArgs& a, const AttnState& s, F&& f) const {
     constexpr float none = -std::numeric_limits<float>::infinity();
     Index lane_of[tile];
     Index live = 0;
     for (Index w = 0; w * 64 < count; ++w)
-      for (std::uint64_t b = bits[w]; b != 0; b &= b - 1) lane_of[live++] = w * 64 + Index(std::countr_zero(b));
+      for (std::uint64_t b = bits[w]; b != 0; b &= b - 1)
+        lane_of[live++] = w * 64 + Index(std::countr_zero(b));
     bool seen[tile];
-    const Index* only = a.only.empty() ? nullptr : std::lower_bound(a.only.data(), a.only.data() + a.only.size(), row);
+    const Index* only =
+        a.only.empty() ? nullptr : std::lower_bound(a.only.data(), a.only.data() + a.only.size(), row);
     bool all = live == tile;
     for (Index i = 0; i < live; ++i) {
       seen[i] = row + i >= a.first;
@@ -427,8 +435,8 @@ class BlockedStore {
         if (coded > 0) v_.sum(at, std::min(count, value_slots_ - at), &logits[0][0], tile, a.group, s.o);
         if (coded < n)
           kernels::axpy_group(
-              rows(tv_.data() + std::ptrdiff_t(row + coded - live_v_) * dim_v(), n - coded, dim_v()), &later[0][0],
-              tile, a.group, s.o);
+              rows(tv_.data() + std::ptrdiff_t(row + coded - live_v_) * dim_v(), n - coded, dim_v()),
+              &later[0][0], tile, a.group, s.o);
       });
       row += live;
     }
@@ -438,13 +446,15 @@ class BlockedStore {
         detail::hide_logits(a, row, count);
         continue;
       }
-      kernels::dot_group(rows(tk_.data() + std::ptrdiff_t(at) * dim_k(), count, dim_k()), a.q, a.group, a.scale,
-                         &logits[0][0], tile);
-      const auto ones = [&](Index n) { return n >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << std::max<Index>(n, 0)) - 1; };
+      kernels::dot_group(rows(tk_.data() + std::ptrdiff_t(at) * dim_k(), count, dim_k()), a.q, a.group,
+                         a.scale, &logits[0][0], tile);
+      const auto ones = [&](Index n) {
+        return n >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << std::max<Index>(n, 0)) - 1;
+      };
       const std::uint64_t bits[2] = {ones(count), ones(count - 64)};
       finish_tile(logits, count, bits, row, a, s, [&](const Index*, Index n) {
-        kernels::axpy_group(rows(tv_.data() + std::ptrdiff_t(row - live_v_) * dim_v(), n, dim_v()), &logits[0][0], tile,
-                            a.group, s.o);
+        kernels::axpy_group(rows(tv_.data() + std::ptrdiff_t(row - live_v_) * dim_v(), n, dim_v()),
+                            &logits[0][0], tile, a.group, s.o);
       });
     }
   }
@@ -452,12 +462,12 @@ class BlockedStore {
   K k_;
   V v_;
   Index residual_ = 0, step_ = 1;
-  Buffer<float> tk_, tv_;                // rows [tail_room, d] of the tails, oldest first
+  Buffer<float> tk_, tv_;  // rows [tail_room, d] of the tails, oldest first
   Index tail_k_ = 0, tail_v_ = 0, tail_room_ = 0, reserved_tail_ = 0;
-  std::vector<std::uint64_t> live_;      // a bit for each slot with coded keys
-  Index slots_ = 0, value_slots_ = 0;    // ends of coded keys and values
-  Index live_k_ = 0, live_v_ = 0;        // rows among them
-  Index room_ = 0, reserved_ = 0;        // slots that there is memory for, and that were asked for
+  std::vector<std::uint64_t> live_;    // a bit for each slot with coded keys
+  Index slots_ = 0, value_slots_ = 0;  // ends of coded keys and values
+  Index live_k_ = 0, live_v_ = 0;      // rows among them
+  Index room_ = 0, reserved_ = 0;      // slots that there is memory for, and that were asked for
 };
 
 }  // namespace kvist::inline KVIST_ABI

@@ -24,7 +24,8 @@ class CodecSide {
     float scale = 1;
   };
 
-  CodecSide() requires std::default_initializable<C> = default;
+  CodecSide() requires std::default_initializable<C>
+  = default;
   CodecSide(C codec, int dim) : codec_(std::move(codec)), dim_(dim) {}
 
   int dim() const { return dim_; }
@@ -55,7 +56,8 @@ class CodecSide {
 
   void decode(Index slot, Index n, float* out) const {
     if (unit() == 1) {
-      for (Index i = 0; i < n; ++i) codec_.decode(model_, block(slot + i), 1, dim_, out + std::ptrdiff_t(i) * dim_);
+      for (Index i = 0; i < n; ++i)
+        codec_.decode(model_, block(slot + i), 1, dim_, out + std::ptrdiff_t(i) * dim_);
       return;
     }
     std::vector<float> whole;
@@ -102,7 +104,9 @@ class CodecSide {
   static constexpr int tile_floats = 8192;
   std::size_t block_bytes() const { return codec_.block_bytes(dim_); }
   std::byte* block(Index slot) { return data_.data() + std::size_t(slot / unit()) * block_bytes(); }
-  const std::byte* block(Index slot) const { return data_.data() + std::size_t(slot / unit()) * block_bytes(); }
+  const std::byte* block(Index slot) const {
+    return data_.data() + std::size_t(slot / unit()) * block_bytes();
+  }
 
   template <class F>
   void for_each_tile(Index at, Index n, F f) const {
@@ -110,7 +114,8 @@ class CodecSide {
     const Index most = std::max<Index>(1, tile_floats / dim_);
     for (Index i = 0; i < n;) {
       Index count = std::min(most, n - i);
-      if (unit() <= most) count = std::min(count, most - (at + i + most) % unit());  // ends where a block ends
+      if (unit() <= most)
+        count = std::min(count, most - (at + i + most) % unit());  // ends where a block ends
       decode(at + i, count, tile);
       f(Rows<float>{tile, count, dim_, dim_, 1}, i);
       i += count;

@@ -116,7 +116,8 @@ class DenseStore {
 
   /// Adds the attention over all entries to the state.
   void attend(const AttendArgs& args, const AttnState& state) const {
-    constexpr std::size_t ahead = detail::stream_bytes;  // the blocks of keys follow one another, though they look like pages
+    constexpr std::size_t ahead =
+        detail::stream_bytes;  // the blocks of keys follow one another, though they look like pages
     detail::attend_stream(keys(), values(), args, state, {ahead, ahead});
   }
 
@@ -143,9 +144,7 @@ class DenseStore {
 
  private:
   static Index up(Index n) { return (n + block - 1) / block * block; }
-  std::ptrdiff_t key_offset(Index i) const {
-    return std::ptrdiff_t(i / block) * block * dim_k_ + i % block;
-  }
+  std::ptrdiff_t key_offset(Index i) const { return std::ptrdiff_t(i / block) * block * dim_k_ + i % block; }
   void write_key(Index i, const float* k) {
     T* const out = k_.data() + key_offset(i);
     for (int c = 0; c < dim_k_; ++c) out[c * block] = kvist::from_f32<T>(k[c]);
@@ -163,9 +162,9 @@ class DenseStore {
     capacity_ = capacity;
   }
 
-  Buffer<T> k_;                  // [capacity / 16][dk][16]
-  Buffer<T> v_;                  // [capacity][dv]
-  Buffer<std::int32_t> table_;   // block b lies at b: the keys are one piece, but as pages any view can read them
+  Buffer<T> k_;                 // [capacity / 16][dk][16]
+  Buffer<T> v_;                 // [capacity][dv]
+  Buffer<std::int32_t> table_;  // block b lies at b: the keys are one piece, but as pages any view can read them
   int dim_k_ = 0, dim_v_ = 0;
   Index size_ = 0, capacity_ = 0;
 };

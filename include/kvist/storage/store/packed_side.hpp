@@ -24,7 +24,8 @@ class PackedSide {
   };
 
   PackedSide() = default;
-  PackedSide(const kernels::PackedLayout& layout, kernels::Accuracy accuracy) : layout_(layout), accuracy_(accuracy) {}
+  PackedSide(const kernels::PackedLayout& layout, kernels::Accuracy accuracy)
+      : layout_(layout), accuracy_(accuracy) {}
 
   int dim() const { return layout_.dim; }
   Index unit() const { return layout_.along == kernels::GroupAlong::entries ? layout_.group : 1; }
@@ -90,8 +91,8 @@ class PackedSide {
   void prepare(const float* q, int group, float scale, Query& out) const {
     out.group = group;
     for (int g = 0; g < group; g += most_queries)
-      kernels::prepare(layout_, q + std::ptrdiff_t(g) * layout_.dim, std::min(most_queries, group - g), scale, accuracy_,
-                       out.part[g / most_queries]);
+      kernels::prepare(layout_, q + std::ptrdiff_t(g) * layout_.dim, std::min(most_queries, group - g), scale,
+                       accuracy_, out.part[g / most_queries]);
   }
   /// Logits of the page's 128 slots from `at` on, a multiple of 128; those of slots that hold nothing are to be ignored.
   void logits(const Query& query, Index at, Index, float* out, std::ptrdiff_t stride) const {
@@ -102,8 +103,8 @@ class PackedSide {
   /// o [group, dim] += sum of w[g * stride + i] * slot at + i over the page's 128 slots.
   void sum(Index at, Index, const float* w, std::ptrdiff_t stride, int group, float* o) const {
     for (int g = 0; g < group; g += most_queries)
-      kernels::value_sum(layout_, page_of(at), w + g * stride, stride, std::min(most_queries, group - g), accuracy_,
-                         o + std::ptrdiff_t(g) * layout_.dim, g == 0 ? ahead(at) : kernels::Ahead{});
+      kernels::value_sum(layout_, page_of(at), w + g * stride, stride, std::min(most_queries, group - g),
+                         accuracy_, o + std::ptrdiff_t(g) * layout_.dim, g == 0 ? ahead(at) : kernels::Ahead{});
   }
 
   PackedSide clone() const {
@@ -121,17 +122,20 @@ class PackedSide {
   static constexpr std::size_t far = 16384;  // bytes of this side between what is read and what is asked for
 
   std::uint8_t* page_of(Index slot) { return data_.data() + std::size_t(slot / quantum) * layout_.bytes(); }
-  const std::uint8_t* page_of(Index slot) const { return data_.data() + std::size_t(slot / quantum) * layout_.bytes(); }
+  const std::uint8_t* page_of(Index slot) const {
+    return data_.data() + std::size_t(slot / quantum) * layout_.bytes();
+  }
 
   kernels::Ahead ahead(Index at) const {
-    const std::size_t page = layout_.bytes(), next = std::size_t(at / quantum) + std::max<std::size_t>(1, far / page);
+    const std::size_t page = layout_.bytes(),
+                      next = std::size_t(at / quantum) + std::max<std::size_t>(1, far / page);
     if ((next + 1) * page > data_.size()) return {};
     return {data_.data() + next * page, page};
   }
 
   /// A group of `entries` x `channels` numbers, x[i * stride]: one of the two is 1.
-  void code_group(std::uint8_t* page, Index t, Index entries, int c, int channels, const float* x, std::ptrdiff_t stride,
-                  int top) {
+  void code_group(std::uint8_t* page, Index t, Index entries, int c, int channels, const float* x,
+                  std::ptrdiff_t stride, int top) {
     const Index n = entries * Index(channels);
     float least, largest;
     detail::range_of(x, n, stride, least, largest);

@@ -23,7 +23,8 @@ class RotatedStore {
   /// Can rows of d channels be turned? Fails with: bad_shape.
   static Status validate(int d) {
     if (d < 1 || d > most || !std::has_single_bit(unsigned(d)))
-      return Error{Errc::bad_shape, "rotated rows want a head dimension that is a power of two, at most 512", most, d};
+      return Error{Errc::bad_shape, "rotated rows want a head dimension that is a power of two, at most 512",
+                   most, d};
     return Done{};
   }
 
@@ -35,13 +36,15 @@ class RotatedStore {
   void truncate(Index n) { s_.truncate(n); }
   void append(const float* k, const float* v, Index n) {
     constexpr Index at_once = 64;
-    for (Index i = 0; i < n; i += at_once, k += std::ptrdiff_t(at_once) * dim_k_, v += std::ptrdiff_t(at_once) * dim_v_) {
+    for (Index i = 0; i < n;
+         i += at_once, k += std::ptrdiff_t(at_once) * dim_k_, v += std::ptrdiff_t(at_once) * dim_v_) {
       const Index count = std::min(at_once, n - i);
       s_.append(turned(k, k_, count, dim_k_), turned(v, v_, count, dim_v_), count);
     }
   }
   void write(Index i, const float* k, const float* v) {
-    s_.write(i, k != nullptr ? turned(k, k_, 1, dim_k_) : nullptr, v != nullptr ? turned(v, v_, 1, dim_v_) : nullptr);
+    s_.write(i, k != nullptr ? turned(k, k_, 1, dim_k_) : nullptr,
+             v != nullptr ? turned(v, v_, 1, dim_v_) : nullptr);
   }
   void read(Index first, Index n, float* k, float* v) const {
     s_.read(first, n, k, v);

@@ -23,7 +23,8 @@ struct WithOutliers {
   int count = 1;  ///< channels of a row
 
   Status validate(int d) const {
-    if (count < 1 || count >= d) return Error{Errc::bad_option, "outliers of a row are at least 1 and fewer than d", d - 1, count};
+    if (count < 1 || count >= d)
+      return Error{Errc::bad_option, "outliers of a row are at least 1 and fewer than d", d - 1, count};
     if constexpr (requires { inner.validate(d); }) return inner.validate(d);
     else return Done{};
   }
@@ -62,7 +63,8 @@ struct WithOutliers {
       for (int j = 0; j < count; ++j) {
         std::uint16_t c;
         std::memcpy(&c, at + std::ptrdiff_t(j) * 2, 2);
-        if (c < d) out[std::ptrdiff_t(i) * d + c] = detail::get<f16>(at + std::ptrdiff_t(count) * 2, std::size_t(j));
+        if (c < d)
+          out[std::ptrdiff_t(i) * d + c] = detail::get<f16>(at + std::ptrdiff_t(count) * 2, std::size_t(j));
       }
   }
 };
