@@ -39,14 +39,14 @@ struct Cascade {
       std::fill(out.begin(), out.end(), call.mean);
       return Done{};
     }
-    if (!cascade && int(call.seen.size()) < call.layers) {
-      for (std::size_t i = 0; i < out.size(); ++i) out[i] = std::max(call.seen[i].size, call.mean);
-      return Done{};
-    }
     if (fixed > call.mean)
       return Error{Errc::bad_budget,
                    "the guarded entries (sinks and recent) do not fit in the mean budget of a layer", fixed,
                    call.mean};
+    if (!cascade && int(call.seen.size()) < call.layers) {
+      for (std::size_t i = 0; i < out.size(); ++i) out[i] = std::max(call.seen[i].size, call.mean);
+      return Done{};
+    }
     std::vector<double> preference;
     std::vector<Index> room;
     for (const LayerStat& s : call.seen) {
