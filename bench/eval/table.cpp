@@ -178,6 +178,7 @@ std::string report_html(const Json& document, const std::string& command_line, s
         plot.line_x = (*row)["bytes"].as_double();
         plot.line_name = "full cache";
       }
+    plot.height = std::max(plot.height, 120 + 14 * int(plot.series.size()));
     report.plot(plot);
     report.table(t.table, marks);
     for (const Json* row : t.rows)

@@ -133,3 +133,18 @@ TEST_CASE("Single points of one x stand side by side", "[io][Plot]") {
   std::sort(x.begin(), x.end());
   for (std::size_t i = 1; i < x.size(); ++i) CHECK(x[i] - x[i - 1] > 12);
 }
+
+TEST_CASE("Names of many series stand in a column, none over another", "[io][Plot]") {
+  Plot p;
+  for (int i = 0; i < 40; ++i)
+    p.series.push_back({"series" + std::to_string(i), {{1e6 + 1e5 * i, 0.1 / (i % 7 + 1), 0, 0, ""}}, false});
+  p.height = 700;
+  const std::string svg = p.svg();
+  std::vector<double> y;
+  for (std::size_t at = svg.find("class='name"); at != svg.npos; at = svg.find("class='name", at + 1))
+    y.push_back(std::stod(svg.substr(svg.find(" y='", at) + 4)));
+  REQUIRE(y.size() == 40);
+  std::sort(y.begin(), y.end());
+  for (std::size_t i = 1; i < y.size(); ++i) CHECK(y[i] - y[i - 1] >= 13);
+  CHECK(y.back() < 700);
+}

@@ -218,7 +218,7 @@ inline std::string Plot::svg() const {
 /// to be read.
 inline std::string Plot::names(std::vector<Label> labels, double column, double right, double top,
                                double bottom) {
-  constexpr double line = 14;
+  double line = 14;
   std::stable_sort(labels.begin(), labels.end(), [](const Label& a, const Label& b) { return a.y < b.y; });
   struct Cluster {
     double sum = 0;  // of wanted first lines
@@ -235,6 +235,10 @@ inline std::string Plot::names(std::vector<Label> labels, double column, double 
       a.count += b.count;
       clusters.pop_back();
     }
+  }
+  if (column > 0) {  // one after another over the whole height
+    clusters.assign(1, Cluster{0, 0, labels.size()});
+    line = std::min(line, (bottom - top) / double(std::max<std::size_t>(1, labels.size() - 1)));
   }
   std::string out;
   for (const Cluster& c : clusters) {
