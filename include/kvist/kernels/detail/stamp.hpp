@@ -7,12 +7,14 @@
 // A body may use what vec_<isa>.ipp and math.ipp offer (they come first, once per file) and must include nothing.
 #include <kvist/kernels/detail/stamp_base.hpp>
 
+// clang-format off: in each region the vector layer comes first, the bodies that use it after
+
 namespace kvist::inline KVIST_ABI {
 namespace kernels::detail::base {
 #if !defined(KVIST_DETAIL_VEC_BASE)
 #define KVIST_DETAIL_VEC_BASE
-#include <kvist/kernels/detail/math.ipp>
 #include <kvist/kernels/detail/vec_base.ipp>
+#include <kvist/kernels/detail/math.ipp>
 #endif
 #include KVIST_STAMP_BODY
 }  // namespace kernels::detail::base
@@ -30,8 +32,8 @@ namespace kvist::inline KVIST_ABI {
 namespace kernels::detail::avx2 {
 #if !defined(KVIST_DETAIL_VEC_AVX2)
 #define KVIST_DETAIL_VEC_AVX2
-#include <kvist/kernels/detail/math.ipp>
 #include <kvist/kernels/detail/vec_avx2.ipp>
+#include <kvist/kernels/detail/math.ipp>
 #endif
 #include KVIST_STAMP_BODY
 }  // namespace kernels::detail::avx2
@@ -53,8 +55,8 @@ namespace kvist::inline KVIST_ABI {
 namespace kernels::detail::avx512 {
 #if !defined(KVIST_DETAIL_VEC_AVX512)
 #define KVIST_DETAIL_VEC_AVX512
-#include <kvist/kernels/detail/math.ipp>
 #include <kvist/kernels/detail/vec_avx512.ipp>
+#include <kvist/kernels/detail/math.ipp>
 #endif
 #include KVIST_STAMP_BODY
 }  // namespace kernels::detail::avx512
@@ -67,8 +69,9 @@ namespace kernels::detail::avx512 {
 
 #if !defined(KVIST_STAMP_FLOAT)
 #if defined(__clang__)
-#pragma clang attribute push( \
-    __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"))), apply_to = function)
+#pragma clang attribute push(                                                                \
+    __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"))), \
+    apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
@@ -78,8 +81,8 @@ namespace kernels::detail::avx512vnni {
 #define KVIST_DETAIL_VNNI
 #if !defined(KVIST_DETAIL_VEC_AVX512VNNI)
 #define KVIST_DETAIL_VEC_AVX512VNNI
-#include <kvist/kernels/detail/math.ipp>
 #include <kvist/kernels/detail/vec_avx512.ipp>
+#include <kvist/kernels/detail/math.ipp>
 #endif
 #include KVIST_STAMP_BODY
 #undef KVIST_DETAIL_VNNI
@@ -104,8 +107,8 @@ namespace kvist::inline KVIST_ABI {
 namespace kernels::detail::neon {
 #if !defined(KVIST_DETAIL_VEC_NEON)
 #define KVIST_DETAIL_VEC_NEON
-#include <kvist/kernels/detail/math.ipp>
 #include <kvist/kernels/detail/vec_neon.ipp>
+#include <kvist/kernels/detail/math.ipp>
 #endif
 #include KVIST_STAMP_BODY
 }  // namespace kernels::detail::neon
