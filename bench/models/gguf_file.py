@@ -13,7 +13,7 @@ class U32(int):
 
 
 def quantize_q8_0(x):
-    """Blocks of 32 along the rows: a half scale = max|x| / 127 and 32 rounded bytes; returns the raw bytes."""
+    """Blocks of 32 along the rows, a half scale = max|x| / 127 and 32 rounded bytes each, as raw bytes."""
     blocks = np.ascontiguousarray(x, np.float32).reshape(-1, 32)
     scale = (np.abs(blocks).max(1) / 127).astype(np.float16)
     wide = scale.astype(np.float32)

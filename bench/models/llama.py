@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Llama forward pass in numpy f32: RMS norm, grouped-query attention with RoPE on neighbouring pairs, SwiGLU."""
+"""The Llama forward pass in numpy f32: RMS norm, grouped queries, RoPE on neighbouring pairs, SwiGLU."""
 import numpy as np
 
 import gguf_file
 
-LAYER = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")
+LAYER = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output",
+         "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")
 
 
 def rms_norm(x, weight, eps):
@@ -40,20 +41,25 @@ class Llama:
     def load(path):
         return Llama(*gguf_file.read(path))
 
-    def forward(self, ids, cache=None, keep=None, want_probs=False, want_hidden=False):
-        """Logits [tokens, vocabulary], the new cache and, if wanted, attention [layer][head] [tokens, entries].
+    def states(self, ids):
+        """What each norm sees, f32 [tokens, width]: before every attention and feed-forward, and last."""
+        return self.forward(ids, want_states=True)[3]
+
+    def forward(self, ids, cache=None, keep=None, want_probs=False, want_states=False):
+        """Logits [tokens, vocabulary], the new cache and, on request, attention [layer][head][tokens, entries].
 
         cache: per layer (k, v) f32 [entries, kv_heads, head_dim], positions 0, 1, ...; keep: per layer
         bool [kv_heads, entries], False = evicted.  New tokens see each other causally and all kept entries.
-        want_hidden gives the normed last hidden state instead of the logits.
+        want_states adds a fourth value, see states().
         """
         n, old = len(ids), 0 if cache is None else cache[0][0].shape[0]
         positions = np.arange(old, old + n, dtype=np.float64)
         group = self.heads // self.kv_heads
         x = self.embedding[np.asarray(ids)]
         causal = np.where(np.arange(old + n)[None] > positions[:, None], np.float32(-np.inf), np.float32(0))
-        new_cache, probs = [], []
+        new_cache, probs, states = [], [], []
         for i, w in enumerate(self.layers):
+            states.append(x)
             h = rms_norm(x, w["attn_norm"], self.eps)
             q = rope((h @ w["attn_q"].T).reshape(n, self.heads, self.head_dim), positions, self.theta)
             k = rope((h @ w["attn_k"].T).reshape(n, self.kv_heads, self.head_dim), positions, self.theta)
@@ -74,8 +80,9 @@ class Llama:
                     layer_probs.append(p)
             probs.append(layer_probs)
             x = x + out.reshape(n, -1) @ w["attn_output"].T
+            states.append(x)
             h = rms_norm(x, w["ffn_norm"], self.eps)
             gate = h @ w["ffn_gate"].T
             x = x + (gate / (1 + np.exp(-gate)) * (h @ w["ffn_up"].T)) @ w["ffn_down"].T
-        h = rms_norm(x, self.final_norm, self.eps)
-        return (h if want_hidden else h @ self.output.T), new_cache, probs
+        logits = rms_norm(x, self.final_norm, self.eps) @ self.output.T
+        return (logits, new_cache, probs, states + [x]) if want_states else (logits, new_cache, probs)

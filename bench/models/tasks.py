@@ -2,20 +2,21 @@
 """The retrieval tasks facts8 and passkey, and the cutting of a text into sentences."""
 import re
 
-WORDS = """apple river table orange garden window bottle silver candle basket bridge button camera carpet castle
-cherry circle copper cotton curtain desert dragon engine feather finger forest hammer helmet island jacket kitchen
-ladder lemon letter marble market mirror monkey mountain needle ocean orchard paper pencil pepper piano pillow
-planet pocket potato rabbit ribbon rocket saddle sailor salmon school shadow shirt spider spoon station stone sugar
-temple thunder tiger tower tractor trumpet tunnel turtle valley velvet violin wagon walnut whale wheel winter yellow
-zebra""".split()
-NAMES = """Mary John Alice Peter Susan David Laura Kevin Sarah Brian Emma Oscar Julia Frank Helen Simon Linda Victor
-Diana Martin Rachel Bruce Karen Jason Maria Philip Nancy Steven Clara Henry Grace Daniel Sophie Walter Anna Thomas
-Jane Robert Lucy George Elizabeth Paul Kate Mark Rose Adam Eric Leo Tom Emily Jack Lisa Ben Michelle Ryan Amy Jessica
-Alex Carol Matthew Samuel Patrick Anthony Andrew Joseph Edward Charles Michael William""".split()
-CITIES = """Paris London Berlin Madrid Rome Vienna Prague Tokyo Moscow Cairo Boston Chicago Dallas Denver Seattle
-Toronto Sydney Dublin Athens Lisbon Mumbai Delhi Beijing Shanghai Houston Miami Oxford Cambridge Venice Florence
-Munich Hamburg Zurich Geneva Amsterdam Brussels Stockholm Oslo Helsinki Warsaw Budapest Istanbul Jerusalem Baghdad
-Montreal Vancouver Melbourne Singapore Manila Lima Havana""".split()
+WORDS = """apple river table orange garden window bottle silver candle basket bridge button camera carpet
+castle cherry circle copper cotton curtain desert dragon engine feather finger forest hammer helmet
+island jacket kitchen ladder lemon letter marble market mirror monkey mountain needle ocean orchard paper
+pencil pepper piano pillow planet pocket potato rabbit ribbon rocket saddle sailor salmon school shadow
+shirt spider spoon station stone sugar temple thunder tiger tower tractor trumpet tunnel turtle valley
+velvet violin wagon walnut whale wheel winter yellow zebra""".split()
+NAMES = """Mary John Alice Peter Susan David Laura Kevin Sarah Brian Emma Oscar Julia Frank Helen Simon
+Linda Victor Diana Martin Rachel Bruce Karen Jason Maria Philip Nancy Steven Clara Henry Grace Daniel
+Sophie Walter Anna Thomas Jane Robert Lucy George Elizabeth Paul Kate Mark Rose Adam Eric Leo Tom Emily
+Jack Lisa Ben Michelle Ryan Amy Jessica Alex Carol Matthew Samuel Patrick Anthony Andrew Joseph Edward
+Charles Michael William""".split()
+CITIES = """Paris London Berlin Madrid Rome Vienna Prague Tokyo Moscow Cairo Boston Chicago Dallas Denver
+Seattle Toronto Sydney Dublin Athens Lisbon Mumbai Delhi Beijing Shanghai Houston Miami Oxford Cambridge
+Venice Florence Munich Hamburg Zurich Geneva Amsterdam Brussels Stockholm Oslo Helsinki Warsaw Budapest
+Istanbul Jerusalem Baghdad Montreal Vancouver Melbourne Singapore Manila Lima Havana""".split()
 
 # name, line up to the payload, question, kind of payload
 FRAMES = [
@@ -32,7 +33,7 @@ FRAMES = [
 
 
 def sentences(text):
-    """Paragraphs at blank lines, joined by single blanks, those of <= 40 characters dropped, cut after . ! ? "."""
+    """Sentences of all paragraphs of more than 40 characters, cut after . ! ? or a closing quote."""
     out = []
     for paragraph in re.split(r"\n[ \t]*\n", text):
         paragraph = " ".join(paragraph.split())
@@ -79,8 +80,8 @@ def context(tok, story, length, frames, rng):
     borders = [0]
     for s in chosen:
         borders.append(borders[-1] + len(tok.encode(" " + s)))
-    at = [min(range(len(borders)), key=lambda b: abs(borders[b] - (i + rng.random()) / len(lines) * borders[-1]))
-          for i in range(len(lines))]
+    depths = [(i + rng.random()) / len(lines) * borders[-1] for i in range(len(lines))]
+    at = [min(range(len(borders)), key=lambda b: abs(borders[b] - depth)) for depth in depths]
     ids, spans = [0], []
     for b in range(len(chosen) + 1):
         for i, line in enumerate(lines):
