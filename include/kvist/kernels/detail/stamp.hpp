@@ -7,7 +7,8 @@
 // A body may use what vec_<isa>.ipp and math.ipp offer (they come first, once per file) and must include nothing.
 #include <kvist/kernels/detail/stamp_base.hpp>
 
-// clang-format off: in each region the vector layer comes first, the bodies that use it after
+// In each region the vector layer comes first and the bodies that use it after: the order is not the formatter's.
+// clang-format off
 
 namespace kvist::inline KVIST_ABI {
 namespace kernels::detail::base {
