@@ -40,8 +40,8 @@ enum class Data { random, ties, nan, infinite };
 /// Tokens are known by a number: it decides their content, wherever they lie and whatever their position is.
 using Id = int;
 inline constexpr Id decoy = 1'000'000;      ///< from here on: entries that no other token attends to; they ask nothing
-inline constexpr Id loner = 2'000'000;      ///< from here on: tokens that attend to their own kind only
-inline constexpr Id follower = 2'500'000;   ///< from here on: tokens that attend to the first of their own kind only
+inline constexpr Id loner = 2'000'000;      ///< from here on: tokens that attend to themselves only, but for the first
+inline constexpr Id follower = 2'500'000;   ///< from here on: tokens that attend to the first of them only
 
 /// One head's entries, and the copy of them that a view shows.
 struct EngineHead {
@@ -116,7 +116,7 @@ class Engine {
 
   float key(int l, int h, Id id, int c) const {
     if (id >= follower) return c == 0 && id == follower ? 40.0f : c == 1 ? -1000.0f : 0.0f;
-    if (id >= loner) return c == 0 ? 40.0f : c == 1 ? -1000.0f : 0.0f;
+    if (id >= loner) return c == 0 ? 40.0f + 10.0f * float(id - loner) : c == 1 ? -1000.0f : 0.0f;
     if (id >= decoy) return c == 1 ? -1000.0f : 0.0f;
     if (const float x = broken(id); x != 0) return x;
     return c == 0 ? 0.0f : c == 1 ? 0.25f : content(1, l, h, id, c);
@@ -126,8 +126,9 @@ class Engine {
     return content(2, l, h, id, c);
   }
   float query(int l, int q_head, Id id, int c) const {
+    if (id == loner || id == follower) return 0.0f;  // all alike
     if (id >= loner) return c == 0 ? 40.0f : 0.0f;
-    return c == 0 ? 0.0f : c == 1 ? 1.0f : 3 * content(3, l, q_head, id, c);
+    return c == 0 ? 0.0f : c == 1 ? 4.0f : 10 * content(3, l, q_head, id, c);
   }
   /// Is the entry's content no number?
   float broken(Id id) const {
@@ -323,6 +324,18 @@ class Drive {
     for (const Plan& p : plans) evictions += p.empty() ? 0 : 1;
     trace.push_back(kept());
     return Done{};
+  }
+
+  /// Asks for a plan of layer 0 with the entries and records as they are, at another budget; nothing is carried out.
+  Status ask_again(Index other_budget, std::vector<Plan>& out) {
+    const Wants wants = policy.wants();
+    const auto t = engine.head(0, 0).id;
+    const SeenMemory seen = evidence(engine, 0, t, engine.head(0, 0).pos[0], wants.prefill, wants.last_queries);
+    const auto heads = engine.view(0, policy.compact() ? KeyForm::raw : KeyForm::rotated);
+    const AnyLayer view{heads};
+    const LayerCall<AnyLayer> ask{view, seen.seen, {Phase::prefill, 0, engine.size(0, 0), other_budget, true}, 0, can,
+                                  &rope_};
+    return policy.plan(ask, state_, out);
   }
 
   /// The engine removes rows on its own account.

@@ -23,7 +23,7 @@ constexpr const char* variants[] = {
     "LazyEviction:window=5,form=paper,reduce=mean",
     "CAKE:window=8",
     "CAKE:window=8,cascade=no,tau1=1.6,tau2=0.4",
-    "TOVA:sinks=2",
+    "TOVA:sinks=4",
     "PyramidKV:window=8",
     "AdaKV:window=8",
     "AdaKV:window=8,floor=0",
@@ -43,8 +43,14 @@ struct Exemption {
 };
 constexpr Exemption exemptions[] = {
     {"TOVA", "ragged", "one choice for all heads of a layer wants heads of one length"},
+    {"H2O:heavy=40,recent=8", "full", "its two counts add up to another budget"},
+    {"MiKV", "foreign", "its first tier's share is of all tokens that were ever given to it"},
+    {"MiKV", "budget", "the first tier's share holds, so it grows with the sequence; nothing is given up"},
+    {"ExpectedAttention", "shift", "leaves the queries at positions below `sinks` out of its statistics"},
+    {"ChunkKV", "ragged", "one choice for all heads of a layer wants heads of one length"},
     {"CAKE", "exact", "a share that rises again does not bring back what is gone; the layer grows to it by decoding"},
     {"Scissorhands:batch=4,history=16", "exact", "a batch leaves at once, so that the next tokens find room"},
+    {"Scissorhands", "foreign", "a hit is a probability above 1/n over all n entries held, whoever they are"},
     {"random", "foreign", "each head draws in the order in which entries arrive, so that one more entry moves all later "
                           "draws"},
 };

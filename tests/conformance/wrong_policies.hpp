@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Policies with one fault each, so that every law of this folder can show that it bites, and their faultless relatives.
 #include <kvist/policy/any_policy.hpp>
-#include <kvist/policy/signal/accumulated_attention.hpp>
 
 #include <atomic>
 #include <limits>
@@ -16,11 +15,8 @@ namespace kvist::test::wrong {
 inline constexpr Guards guards{3, 5};
 
 using Newest = Policy<Recency, KeepEnds, EveryStep>;
-using Heavy = Policy<AccumulatedAttention, KeepEnds, EveryStep>;
 inline Newest newest() { return Newest(KeepEnds{guards.sinks, guards.recent}); }
-inline Heavy heavy() { return Heavy(KeepEnds{guards.sinks, guards.recent}); }
 inline AnyPolicy right_recency() { return newest(); }
-inline AnyPolicy right_records() { return heavy(); }
 
 /// Guards get the largest score instead of a mask: no use among ties, and none beside a NaN.
 struct GuardsByScore : Newest {
@@ -133,31 +129,43 @@ struct Restless {
 };
 inline AnyPolicy restless() { return Policy<Restless, KeepEnds, EveryStep>(KeepEnds{guards.sinks, guards.recent}); }
 
-/// Accumulated attention in records that copies of a state share.
-struct SharedRecords {
+/// Attention received in decode steps (and, with `prompts`, from prompts) in records of the entries' own; or, as a fault,
+/// in records that copies share.
+template <bool Shared>
+struct StepAttention {
   static constexpr Role role = Role::signal;
   struct Entry {
-    std::shared_ptr<float> sum;
+    std::shared_ptr<float> shared;
+    float own = 0;
+    float& sum() {
+      if (Shared && !shared) shared = std::make_shared<float>(0.0f);
+      return Shared ? *shared : own;
+    }
+    float sum() const { return Shared ? (shared ? *shared : 0.0f) : own; }
   };
   using PerHead = Nothing;
+  bool prompts = false;
   Wants wants() const { return {Needs::column_sums, Needs::probs, 0}; }
   template <Head H>
   Status observe(const HeadContext<H>& c, std::span<Entry> entries, PerHead&) const {
     const Cube& rows = c.now.phase == Phase::prefill ? c.seen.column_sums : c.seen.probs;
     for (std::size_t i = 0; i < entries.size(); ++i) {
-      if (!entries[i].sum) entries[i].sum = std::make_shared<float>(0.0f);
-      for (int g = 0; g < rows.g; ++g) *entries[i].sum += rows.row(g, 0)[i];
+      float& sum = entries[i].sum();
+      for (int g = 0; g < rows.g && (prompts || c.now.phase == Phase::decode); ++g) sum += rows.row(g, 0)[i];
     }
     return Done{};
   }
   template <Head H>
   Status score(const HeadContext<H>&, std::span<const Entry> entries, const PerHead&, std::span<float> out) const {
-    for (std::size_t i = 0; i < out.size(); ++i) out[i] = *entries[i].sum;
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = entries[i].sum();
     return Done{};
   }
 };
+using Recent = Policy<StepAttention<false>, KeepEnds, EveryStep>;
+inline Recent recent() { return Recent(KeepEnds{guards.sinks, guards.recent}); }
+inline AnyPolicy right_records() { return recent(); }
 inline AnyPolicy shared_records() {
-  return Policy<SharedRecords, KeepEnds, EveryStep>(KeepEnds{guards.sinks, guards.recent});
+  return Policy<StepAttention<true>, KeepEnds, EveryStep>(KeepEnds{guards.sinks, guards.recent});
 }
 
 /// Accumulated attention by position for all sequences together.
@@ -185,8 +193,8 @@ inline AnyPolicy one_for_all() {
 }
 
 /// Does not hear that tokens were taken back.
-struct Deaf : Heavy {
-  Deaf() : Heavy(heavy()) {}
+struct Deaf : Recent {
+  Deaf() : Recent(recent()) { signal.prompts = true; }
   void truncate(State&, int, int, Index, Pos) const {}
 };
 
@@ -213,6 +221,18 @@ struct Greedy : Newest {
     for (auto& l : st.layers) l.budget = -1;
     if (most > guards.sinks + guards.recent) call.now.budget = std::min(call.now.budget, most - 1);
     return Newest::plan(call, st, out);
+  }
+};
+
+/// Drops the first entry of every head that has one.
+struct DropsFirst : Newest {
+  DropsFirst() : Newest(newest()) {}
+  template <LayerView L>
+  Status plan(const LayerCall<L>& call, State& st, std::vector<Plan>& out) const {
+    if (Status s = Newest::plan(call, st, out); !s) return s;
+    for (std::size_t h = 0; h < out.back().heads.size(); ++h)
+      if (call.view.head(int(h)).size() > 1) out.back().heads[h].drop = {0};
+    return Done{};
   }
 };
 
