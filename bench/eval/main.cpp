@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdio>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -70,5 +71,10 @@ int main(int argc, char** argv) {
   std::string line = "kvist-eval";
   for (const std::string& w : words)
     line += w.find_first_of(" \t\n'\"\\$*?;&|<>()") == w.npos && !w.empty() ? " " + w : " '" + w + "'";
-  return kvist_eval::main_of(words, line);
+  try {
+    return kvist_eval::main_of(words, line);
+  } catch (const std::bad_alloc&) {
+    return kvist_eval::fail(
+        kvist_eval::failed("out of memory: a shorter --context or fewer --samples need less"));
+  }
 }

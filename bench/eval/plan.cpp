@@ -372,6 +372,8 @@ Outcome<Good> run(const Args& args, const std::string&) {
     return usage("plan has no store: give the budget in entries or as a share");
   const Index budget =
       c.evicts && c.spec.budget.kind != kvist::Budget::Kind::none ? c.spec.budget.entries(prompt, 0, 0) : 0;
+  if (c.evicts && c.spec.budget.kind != kvist::Budget::Kind::none && budget < 1)
+    return failed(fmt::format("the budget of '{}' leaves no entry of a prompt of {}", c.text, prompt));
   auto state = made->policy.start(shape);
   if (!state) return failed("the policy does not fit the tensors", state.error());
   Recorded run(*std::move(k), std::move(v), std::move(q), shape, made->policy, *std::move(state), rope);

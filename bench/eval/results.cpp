@@ -5,6 +5,7 @@
 #include <kvist/io/file.hpp>
 #include <kvist/reference/compare.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -66,7 +67,8 @@ Json pair_of(const Json& a, const Json& b) {
   }
   // questions of one context are not independent: contexts are drawn, and the ratio is that of their
   // accuracies
-  const std::size_t contexts = std::size_t(std::max<std::int64_t>(1, a["contexts"].as_int(1))),
+  const std::size_t contexts = std::size_t(
+                        std::clamp<std::int64_t>(a["contexts"].as_int(1), 1, std::int64_t(x.size()))),
                     each = x.size() / contexts;
   std::vector<double> p(contexts), q(contexts);
   for (std::size_t i = 0; i < contexts * each; ++i) {

@@ -16,15 +16,16 @@ namespace kvist::inline KVIST_ABI {
 /// decides what stays. `P` is a Policy or AnyPolicy, `S` a store or AnyStore.
 ///
 /// A prompt (or a chunk of it): for each layer `append` its rows, then `observe` with the evidence that `wants()` names.
-/// A decode step: for each layer `append`, `attend`, `step`. Calls for different layers may run at once unless the policy
-/// cascades over layers. Copies are explicit: clone().
+/// A decode step: for each layer `append`, `attend`, `step`. Calls of one cache come one after another, as they share its
+/// buffers; within attend() the heads run on the executor. Different caches are independent. Copies are explicit: clone().
 template <class P, Store S>
 class Cache {
  public:
   /// Makes the tiers of one head, tier 0 first, or says why rows of this shape cannot be stored so.
   using MakeStores = std::function<Result<std::vector<S>>(int layer, int head)>;
 
-  /// An empty cache. `rope` is needed by policies that renumber positions and by signals that look at raw keys.
+  /// An empty cache. `rope` is needed by policies that renumber positions and by signals that look at raw keys, and must
+  /// outlive the cache.
   /// Fails with: what the policy says of the shape, and the stores; missing_evidence where a needed rope is not given.
   static Result<Cache> make(const Shape& shape, P policy, const MakeStores& stores,
                             const RopeTable* rope = nullptr) {
@@ -308,6 +309,7 @@ class Cache {
   /// that no rotated copy of the cache is kept.
   void attend_renumbered(const HeadCache<S>& head, AttendArgs args, const AttnState& state, int h) {
     const Index n = head.size();
+    if (n == 0) return;
     float* const q = turned_[std::size_t(h)].data();
     float* const k = q + std::ptrdiff_t(args.group) * shape_.dim_k;
     float* const v = k + std::ptrdiff_t(turned_rows) * shape_.dim_k;

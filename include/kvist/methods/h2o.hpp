@@ -23,8 +23,9 @@ struct HeavyAndRecent {
     return {0, budget - (heavy >= 0 ? heavy : budget / 2)};
   }
   Status validate(Index budget) const {
-    if (heavy >= 0 && recent >= 0 && heavy + recent != budget)
-      return Error{Errc::bad_budget, "heavy and recent must add up to the budget", budget, heavy + recent};
+    const long long sum = (long long)heavy + recent;
+    if (heavy >= 0 && recent >= 0 && sum != budget)
+      return Error{Errc::bad_budget, "heavy and recent must add up to the budget", budget, sum};
     if (heavy > budget || recent > budget)
       return Error{Errc::bad_budget, "heavy and recent must each fit in the budget", budget,
                    std::max(heavy, recent)};

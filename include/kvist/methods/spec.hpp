@@ -6,6 +6,7 @@
 #include <kvist/methods/rotated.hpp>
 #include <kvist/policy/budget/budget.hpp>
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -101,12 +102,21 @@ inline Result<Spec> parse_spec(std::string_view text, std::string& fault) {
 
 /// Looks names and options up and makes policy and stores. One policy at most; a SPEC of stores alone keeps everything.
 /// `fault` gets a sentence that lists the valid names where it fails. Fails with: bad_option, not_found, what a method says.
-inline Result<MadeSpec> make(const Spec& spec, std::string& fault) {
+/// `depth` counts the parentheses around the SPEC.
+inline Result<MadeSpec> make(const Spec& spec, std::string& fault, int depth = 0) {
+  if (depth > 8) {
+    fault = "a SPEC is nested more than eight deep";
+    return Error{Errc::bad_option, "a SPEC is nested more than eight deep", 8, depth};
+  }
   std::optional<AnyPolicy> policy;
   StoreFactory stores;
   bool evicts = false, oracle = false;
   for (const Clause& clause : spec.clauses) {
-    if (clause.name == Oracle::info.name && !policy) {
+    if (clause.name == Oracle::info.name) {
+      if (policy) {
+        fault = "SPEC '" + spec.text + "' names two policies";
+        return Error{Errc::bad_option, "a SPEC has at most one policy and one store"};
+      }
       if (!clause.options.empty()) {
         fault = "oracle takes no option but budget";
         return Error{Errc::bad_option, "oracle takes no option but budget"};
@@ -123,7 +133,7 @@ inline Result<MadeSpec> make(const Spec& spec, std::string& fault) {
       }
       auto parsed = parse_spec(*inner, fault);
       if (!parsed) return parsed.error();
-      auto made = make(*parsed, fault);
+      auto made = make(*parsed, fault, depth + 1);
       if (!made) return made.error();
       if (!made->stores || made->evicts || parsed->clauses.size() != 1) {
         fault = "rotated(" + std::string(*inner) + ") wants one store in the parentheses";
@@ -155,6 +165,13 @@ inline Result<MadeSpec> make(const Spec& spec, std::string& fault) {
     }
     if (made->stores) stores = std::move(made->stores);
   }
+  if (spec.budget.kind != Budget::Kind::none)
+    for (const Clause& clause : spec.clauses)
+      for (const OptionText& option : clause.options)
+        if (option.first == "tolerance") {
+          fault = "SPEC '" + spec.text + "' gives a budget and a tolerance, which stands for one";
+          return Error{Errc::bad_option, "a tolerance stands for the budget: give one of them"};
+        }
   if (spec.budget.kind != Budget::Kind::none && !evicts) {
     fault = "SPEC '" + spec.text + "' gives a budget to what keeps everything";
     return Error{Errc::bad_option, "only methods that evict take a budget"};

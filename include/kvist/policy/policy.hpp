@@ -335,11 +335,17 @@ class Policy {
                            std::span<const typename SignalPart::Entry>(mine.entries), mine.own, mine.scores);
           !s)
         return s;
-      for (float& x : mine.scores)
-        if (std::isnan(x)) x = -std::numeric_limits<float>::infinity();
+      orderly(mine.scores);
     }
     if (signal_grain() != Grain::head || call.can.grain != Grain::head) return share_scores(layer);
     return Done{};
+  }
+
+  /// NaN goes below everything and +infinity becomes the largest number, so that sums of scores stay in order.
+  static void orderly(std::span<float> scores) {
+    for (float& x : scores)
+      x = std::isnan(x) ? -std::numeric_limits<float>::infinity()
+                        : std::min(x, std::numeric_limits<float>::max());
   }
 
   static Status share_scores(typename State::PerLayer& layer) {
@@ -351,6 +357,7 @@ class Policy {
       for (std::size_t i = 0; i < first.size(); ++i) first[i] += layer.heads[h].scores[i];
     }
     for (float& x : first) x /= float(layer.heads.size());
+    orderly(first);
     for (std::size_t h = 1; h < layer.heads.size(); ++h) layer.heads[h].scores = first;
     return Done{};
   }
@@ -359,7 +366,8 @@ class Policy {
     Guards g = guard.resolve(budget);
     g.sinks = std::max({g.sinks, settings.at_least.sinks, can.shared_rows});
     g.recent = std::max(g.recent, settings.at_least.recent);
-    return g;
+    constexpr Index most = 1 << 29;  // more than any budget; the sum of both must not overflow
+    return {std::min(g.sinks, most), std::min(g.recent, most)};
   }
 
   /// Entries per KV head of the layers so far; then a plan for each layer that must give something up.

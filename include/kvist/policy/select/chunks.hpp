@@ -24,7 +24,8 @@ struct Chunks {
   bool exact = true;
 
   void select(const SelectCall& call, std::vector<Index>& drop) const {
-    const Index n = call.size(), size = std::max<Index>(1, chunk), count = (n + size - 1) / size;
+    const Index n = call.size(), size = std::clamp<Index>(chunk, 1, std::max<Index>(1, n)),
+                count = (n + size - 1) / size;
     drop.clear();
     if (n <= call.budget) return;
     std::vector<double> mean(std::size_t(count), 0.0);

@@ -30,13 +30,14 @@ struct AttentionAndRedundancy {
   Index window = 8;
   int kernel = 7;
   KeyRedundancy redundancy{};
+  static constexpr Index most_queries = 4096;  ///< that each head remembers
 
   Wants wants() const { return {Needs::queries, Needs::queries, window}; }
 
   Status validate(const Shape&) const {
     if (!(lambda >= 0 && lambda <= 1)) return Error{Errc::bad_option, "lambda lies between 0 and 1"};
-    if (window < 1)
-      return Error{Errc::bad_option, "the observation window holds at least one query", 1, window};
+    if (window < 1 || window > most_queries)
+      return Error{Errc::bad_option, "the window of remembered queries holds 1 to 4096", most_queries, window};
     if (!(redundancy.threshold >= -1 && redundancy.threshold <= 1))
       return Error{Errc::bad_option, "a cosine similarity lies between -1 and 1"};
     return check_pool(kernel);

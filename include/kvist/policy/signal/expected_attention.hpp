@@ -37,8 +37,8 @@ struct ExpectedAttention {
   Wants wants() const { return {Needs::queries, Needs::none, all_queries}; }
 
   Status validate(const Shape&) const {
-    if (future < 1)
-      return Error{Errc::bad_option, "future counts coming positions and holds at least one", 1, future};
+    if (future < 1 || future > 1 << 20)
+      return Error{Errc::bad_option, "future counts coming positions, 1 to 1048576", 1 << 20, future};
     if (sinks < 0) return Error{Errc::bad_option, "sinks count entries and can't be negative", 0, sinks};
     if (!std::isfinite(epsilon) || epsilon < 0)
       return Error{Errc::bad_option, "epsilon is added to probabilities and can't be negative"};

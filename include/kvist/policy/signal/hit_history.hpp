@@ -30,11 +30,13 @@ struct HitHistory {
   };
   Index history = 400;
   double threshold = 1;
+  static constexpr Index most_rows = 1 << 16;  ///< a bit for each, with every entry
 
   Wants wants() const { return {Needs::column_sums, Needs::probs, 0}; }
 
   Status validate(const Shape&) const {
-    if (history < 1) return Error{Errc::bad_option, "the history holds at least one row", 1, history};
+    if (history < 1 || history > most_rows)
+      return Error{Errc::bad_option, "the history holds 1 to 65536 rows", most_rows, history};
     return Done{};
   }
 
