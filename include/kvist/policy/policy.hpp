@@ -519,6 +519,7 @@ class Policy {
       for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += layer.heads[0].scores[i];
     }
     const Guards g = guards_for(call.now.budget, call.can);
+    orderly(sum);
     const SelectCall ask{sum, call.view.head(0).pos, g, call.now.budget, last.scratch, call.layer, 0};
     std::vector<Index> drop;
     if (ask.size() > ask.budget) {
