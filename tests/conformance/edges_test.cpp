@@ -30,7 +30,8 @@ Verdict bears_little(const Subject& s, const Setup& setup) {
     if (!d) return error("start", d.error());
     const std::string at = "a prompt of " + std::to_string(n);
     if (Status went = d->prompt(n); !went) return error(at.c_str(), went.error());
-    if (Status went = n > 0 ? Status(Done{}) : d->prompt(0); !went) return error("an empty second turn", went.error());
+    if (Status went = n > 0 ? Status(Done{}) : d->prompt(0); !went)
+      return error("an empty second turn", went.error());
     if (Status went = d->steps(3); !went) return error("steps", went.error());
     if (!d->fault.empty()) return Verdict::no(at + ": " + d->fault);
     if (d->evictions > 0) return Verdict::no(at + ": something was given up though the budget holds all");
@@ -86,7 +87,8 @@ struct Owned {
         },
         rope);
     if (!cache) return cache.error();
-    std::unique_ptr<Owned> o(new Owned{setup, Engine(setup, Data::random), std::move(*cache), budget, 0, {}, {}});
+    std::unique_ptr<Owned> o(
+        new Owned{setup, Engine(setup, Data::random), std::move(*cache), budget, 0, {}, {}});
     o->gone.resize(std::size_t(setup.shape.layers * setup.shape.kv_heads));
     return o;
   }
@@ -109,13 +111,15 @@ struct Owned {
       const Wants wants = cache.wants();
       if (phase == Phase::prefill) {
         const SeenMemory seen = evidence(now, l, t, first, wants.prefill, wants.last_queries);
-        if (Status s = watch(l, [&] { return cache.observe(l, seen.seen, {phase, 0, 0, budget, true}); }); !s) return s;
+        if (Status s = watch(l, [&] { return cache.observe(l, seen.seen, {phase, 0, 0, budget, true}); }); !s)
+          return s;
         continue;
       }
       for (int h = 0; h < shape.q_heads; ++h)
         for (int c = 0; c < shape.dim_k; ++c) q.push_back(all.query(l, h, t[0], c));
       if (Status s = cache.attend(l, q.data(), 0.25f, out.data(), serial); !s) return s;
-      if (last_out.size() < std::size_t(shape.layers)) last_out.resize(std::size_t(shape.layers)), last_q = last_out;
+      if (last_out.size() < std::size_t(shape.layers))
+        last_out.resize(std::size_t(shape.layers)), last_q = last_out;
       last_out[std::size_t(l)] = out;
       last_q[std::size_t(l)] = q;
       if (Status s = watch(l, [&] { return cache.step(l, {phase, step, 0, budget, true}); }); !s) return s;
@@ -140,8 +144,10 @@ struct Owned {
       const auto i = std::size_t(std::lower_bound(from.pos.begin(), from.pos.end(), p) - from.pos.begin());
       to.id.push_back(from.id[i]);
       to.pos.push_back(p);
-      for (int c = 0; c < setup.shape.dim_k; ++c) to.k.push_back(from.k[i * std::size_t(setup.shape.dim_k) + std::size_t(c)]);
-      for (int c = 0; c < setup.shape.dim_v; ++c) to.v.push_back(from.v[i * std::size_t(setup.shape.dim_v) + std::size_t(c)]);
+      for (int c = 0; c < setup.shape.dim_k; ++c)
+        to.k.push_back(from.k[i * std::size_t(setup.shape.dim_k) + std::size_t(c)]);
+      for (int c = 0; c < setup.shape.dim_v; ++c)
+        to.v.push_back(from.v[i * std::size_t(setup.shape.dim_v) + std::size_t(c)]);
     }
   }
   /// Runs a call that may plan and notes what each plan drops, by position.
@@ -175,7 +181,8 @@ Verdict is_full_attention_without_compression(const Subject& s, const Setup& set
   for (int l = 0; l < shape.layers; ++l)
     for (int h = 0; h < shape.kv_heads; ++h) {
       const EngineHead& want = o.all.head(l, h);
-      if (o.held(l, h).size() != want.pos.size()) return Verdict::no("entries are missing though the budget holds all");
+      if (o.held(l, h).size() != want.pos.size())
+        return Verdict::no("entries are missing though the budget holds all");
       AttendArgs args;
       args.q = o.last_q[std::size_t(l)].data() + std::ptrdiff_t(h) * shape.group() * shape.dim_k;
       args.group = shape.group();

@@ -19,7 +19,8 @@ struct Setup {
   std::string name;
   Shape shape;
   bool ragged = false;  ///< odd heads lack every third token of the first prompt call
-  bool paged = false;   ///< bf16 in scattered pages, and queries for evidence; else f32 in one piece, and probabilities
+  bool paged =
+      false;  ///< bf16 in scattered pages, and queries for evidence; else f32 in one piece, and probabilities
 };
 
 inline std::vector<Setup> setups() {
@@ -39,9 +40,11 @@ enum class Data { random, ties, nan, infinite };
 
 /// Tokens are known by a number: it decides their content, wherever they lie and whatever their position is.
 using Id = int;
-inline constexpr Id decoy = 1'000'000;      ///< from here on: entries that no other token attends to; they ask nothing
-inline constexpr Id loner = 2'000'000;      ///< from here on: tokens that attend to themselves only, but for the first
-inline constexpr Id follower = 2'500'000;   ///< from here on: tokens that attend to the first of them only
+inline constexpr Id decoy =
+    1'000'000;  ///< from here on: entries that no other token attends to; they ask nothing
+inline constexpr Id loner =
+    2'000'000;  ///< from here on: tokens that attend to themselves only, but for the first
+inline constexpr Id follower = 2'500'000;  ///< from here on: tokens that attend to the first of them only
 
 /// One head's entries, and the copy of them that a view shows.
 struct EngineHead {
@@ -107,9 +110,10 @@ class Engine {
       for (Index p = 0; p < pages; ++p) x.table.push_back(pages - 1 - p);
       copy(x.k, dk, x.table, x.k_pages);
       copy(x.v, dv, x.table, x.v_pages);
-      out.push_back({PagedRows<bf16>{x.k_pages.data(), x.table.data(), n, dk, page, std::ptrdiff_t(page) * dk, dk, 1},
-                     PagedRows<bf16>{x.v_pages.data(), x.table.data(), n, dv, page, std::ptrdiff_t(page) * dv, dv, 1},
-                     x.pos, form});
+      out.push_back(
+          {PagedRows<bf16>{x.k_pages.data(), x.table.data(), n, dk, page, std::ptrdiff_t(page) * dk, dk, 1},
+           PagedRows<bf16>{x.v_pages.data(), x.table.data(), n, dv, page, std::ptrdiff_t(page) * dv, dv, 1},
+           x.pos, form});
     }
     return out;
   }
@@ -149,7 +153,8 @@ class Engine {
     to.assign(table.size() * std::size_t(page * d), bf16{});
     for (std::size_t i = 0; i < from.size(); ++i) {
       const std::size_t row = i / std::size_t(d), p = row / page;
-      to[(std::size_t(table[p]) * page + row % page) * std::size_t(d) + i % std::size_t(d)] = from_f32<bf16>(from[i]);
+      to[(std::size_t(table[p]) * page + row % page) * std::size_t(d) + i % std::size_t(d)] =
+          from_f32<bf16>(from[i]);
     }
   }
 
@@ -165,7 +170,8 @@ struct SeenMemory {
 };
 
 /// What `want` names, and no more, of the queries of tokens `ids`, the newest of the layer.
-inline SeenMemory evidence(const Engine& engine, int l, std::span<const Id> ids, Pos first, Needs want, Index last) {
+inline SeenMemory evidence(const Engine& engine, int l, std::span<const Id> ids, Pos first, Needs want,
+                           Index last) {
   const Shape& s = engine.setup().shape;
   SeenMemory m;
   m.seen.resize(std::size_t(s.kv_heads));
@@ -202,7 +208,8 @@ inline SeenMemory evidence(const Engine& engine, int l, std::span<const Id> ids,
         std::size_t visible = 0;
         for (; visible < n && head.pos[visible] <= mine; ++visible) {
           double dot = 0;
-          for (int c = 0; c < d; ++c) dot += double(q[c]) * double(head.k[visible * std::size_t(d) + std::size_t(c)]);
+          for (int c = 0; c < d; ++c)
+            dot += double(q[c]) * double(head.k[visible * std::size_t(d) + std::size_t(c)]);
           p[visible] = dot / std::sqrt(double(d));
           if (engine.broken(head.id[visible]) == 0) top = std::max(top, p[visible]);
         }
@@ -247,15 +254,15 @@ class Drive {
   Engine engine;
   AnyPolicy policy;
   Index budget = 40;
-  Pos next = 0;               ///< position of the next token
-  Id fresh = 0;               ///< number of the next token
-  Guards guards;              ///< that every plan must keep
+  Pos next = 0;   ///< position of the next token
+  Id fresh = 0;   ///< number of the next token
+  Guards guards;  ///< that every plan must keep
   Abilities can;
-  std::vector<Kept> trace;    ///< after each call
-  std::vector<Plan> plans;    ///< of the last call
-  std::string fault;          ///< the first broken promise of a plan; empty: none
-  int evictions = 0;          ///< calls that dropped something
-  bool due = false;           ///< was a plan made in the last call?
+  std::vector<Kept> trace;  ///< after each call
+  std::vector<Plan> plans;  ///< of the last call
+  std::string fault;        ///< the first broken promise of a plan; empty: none
+  int evictions = 0;        ///< calls that dropped something
+  bool due = false;         ///< was a plan made in the last call?
 
   static Result<Drive> start(AnyPolicy policy, const Setup& setup, Data data = Data::random) {
     auto state = policy.start(setup.shape);
@@ -301,7 +308,9 @@ class Drive {
       if (Status s = step(); !s) return s;
     return Done{};
   }
-  Status call(std::span<const Id> t, Phase phase, bool last, bool plan) { return call(t, phase, last, plan, serial_); }
+  Status call(std::span<const Id> t, Phase phase, bool last, bool plan) {
+    return call(t, phase, last, plan, serial_);
+  }
 
   /// One call over all layers, through an executor where layers may be processed at once.
   template <Executor E>
@@ -333,8 +342,8 @@ class Drive {
     const SeenMemory seen = evidence(engine, 0, t, engine.head(0, 0).pos[0], wants.prefill, wants.last_queries);
     const auto heads = engine.view(0, policy.compact() ? KeyForm::raw : KeyForm::rotated);
     const AnyLayer view{heads};
-    const LayerCall<AnyLayer> ask{view, seen.seen, {Phase::prefill, 0, engine.size(0, 0), other_budget, true}, 0, can,
-                                  &rope_};
+    const LayerCall<AnyLayer> ask{view, seen.seen, {Phase::prefill, 0, engine.size(0, 0), other_budget, true},
+                                  0,    can,       &rope_};
     return policy.plan(ask, state_, out);
   }
 
@@ -395,8 +404,9 @@ class Drive {
       const Index n = engine.size(p.layer, int(h));
       if (const Status s = check(p.heads[h], n, guards); !s) {
         if (fault.empty())
-          fault = std::string(s.error().what) + " (layer " + std::to_string(p.layer) + ", head " + std::to_string(h) +
-                  ", want " + std::to_string(s.error().want) + ", got " + std::to_string(s.error().got) + ")";
+          fault = std::string(s.error().what) + " (layer " + std::to_string(p.layer) + ", head " +
+                  std::to_string(h) + ", want " + std::to_string(s.error().want) + ", got " +
+                  std::to_string(s.error().got) + ")";
         return;
       }
     }

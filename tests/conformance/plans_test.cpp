@@ -39,8 +39,12 @@ Verdict guarded_with(const Subject& s, const Setup& setup, Data data) {
 /// Plans are well formed and keep the guarded entries.
 Verdict keeps_guards(const Subject& s, const Setup& setup) { return guarded_with(s, setup, Data::random); }
 /// They do so when all entries rank alike, and when scores are NaN or infinite.
-Verdict keeps_guards_in_ties(const Subject& s, const Setup& setup) { return guarded_with(s, setup, Data::ties); }
-Verdict keeps_guards_with_nan(const Subject& s, const Setup& setup) { return guarded_with(s, setup, Data::nan); }
+Verdict keeps_guards_in_ties(const Subject& s, const Setup& setup) {
+  return guarded_with(s, setup, Data::ties);
+}
+Verdict keeps_guards_with_nan(const Subject& s, const Setup& setup) {
+  return guarded_with(s, setup, Data::nan);
+}
 Verdict keeps_guards_with_infinities(const Subject& s, const Setup& setup) {
   return guarded_with(s, setup, Data::infinite);
 }
@@ -109,9 +113,11 @@ Verdict says_what_it_needs(const Subject& s, const Setup& setup) {
     const LayerCall<AnyLayer> call{view, seen, now, 0};
     const Status went = s.policy.observe(call, *state);
     if (went) return Verdict::no("evidence is missing and observe goes well");
-    if (went.error().code != Errc::missing_evidence) return error("another Error than missing_evidence", went.error());
+    if (went.error().code != Errc::missing_evidence)
+      return error("another Error than missing_evidence", went.error());
     std::vector<Plan> plans;
-    if (s.policy.plan(call, *state, plans) || !plans.empty()) return Verdict::no("evidence is missing and it plans");
+    if (s.policy.plan(call, *state, plans) || !plans.empty())
+      return Verdict::no("evidence is missing and it plans");
   }
   return {};
 }

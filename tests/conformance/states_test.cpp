@@ -32,7 +32,8 @@ Status whole(Drive& d) {
 Verdict same_end(const Drive& a, const Drive& b, std::size_t n, const char* what) {
   for (std::size_t i = 0; i < n; ++i)
     if (a.trace[a.trace.size() - n + i] != b.trace[b.trace.size() - n + i])
-      return Verdict::no(std::string(what) + " (from call " + std::to_string(i) + " of " + std::to_string(n) + ")");
+      return Verdict::no(std::string(what) + " (from call " + std::to_string(i) + " of " + std::to_string(n) +
+                         ")");
   if (!a.fault.empty() || !b.fault.empty()) return Verdict::no(a.fault + b.fault);
   return {};
 }
@@ -53,7 +54,8 @@ Verdict repeats(const Subject& s, const Setup& setup) {
     KVIST_STEP("prompt", again->call(ids(0, 96), Phase::prefill, true, true, pool));
     again->fresh = 96;
     KVIST_STEP("going on", go_on(*again));
-    if (Verdict v = same_end(*first, *again, end_calls + 1, "another run keeps other entries"); !v.ok) return v;
+    if (Verdict v = same_end(*first, *again, end_calls + 1, "another run keeps other entries"); !v.ok)
+      return v;
   }
   return {};
 }
@@ -90,7 +92,8 @@ Verdict takes_back(const Subject& s, const Setup& setup) {
     KVIST_STEP("second turn", d->prompt(40));
     KVIST_STEP("steps", d->steps(3));
   }
-  if (Verdict v = same_end(*plain, *drafted, end_calls, "a draft that was taken back left a trace"); !v.ok) return v;
+  if (Verdict v = same_end(*plain, *drafted, end_calls, "a draft that was taken back left a trace"); !v.ok)
+    return v;
 
   auto a = begin(s, setup), b = begin(s, setup);
   if (!a || !b) return Verdict::no("start");
@@ -123,7 +126,8 @@ Verdict sequences_are_apart(const Subject& s, const Setup& setup) {
   KVIST_STEP("two", two->prompt(50));
   KVIST_STEP("one", one->prompt(40));
   KVIST_STEP("one", one->steps(3));
-  if (Verdict v = same_end(*alone, *one, end_calls + 1, "another sequence leaks into this one"); !v.ok) return v;
+  if (Verdict v = same_end(*alone, *one, end_calls + 1, "another sequence leaks into this one"); !v.ok)
+    return v;
   auto reset = begin(s, setup);
   if (!reset) return error("start", reset.error());
   KVIST_STEP("after a reset", whole(*reset));

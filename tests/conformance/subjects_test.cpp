@@ -48,11 +48,13 @@ constexpr Exemption exemptions[] = {
     {"MiKV", "budget", "the first tier's share holds, so it grows with the sequence; nothing is given up"},
     {"ExpectedAttention", "shift", "leaves the queries at positions below `sinks` out of its statistics"},
     {"ChunkKV", "ragged", "one choice for all heads of a layer wants heads of one length"},
-    {"CAKE", "exact", "a share that rises again does not bring back what is gone; the layer grows to it by decoding"},
+    {"CAKE", "exact",
+     "a share that rises again does not bring back what is gone; the layer grows to it by decoding"},
     {"Scissorhands:batch=4,history=16", "exact", "a batch leaves at once, so that the next tokens find room"},
     {"Scissorhands", "foreign", "a hit is a probability above 1/n over all n entries held, whoever they are"},
-    {"random", "foreign", "each head draws in the order in which entries arrive, so that one more entry moves all later "
-                          "draws"},
+    {"random", "foreign",
+     "each head draws in the order in which entries arrive, so that one more entry moves all later "
+     "draws"},
 };
 
 Subject make_subject(const std::string& text) {

@@ -127,7 +127,9 @@ struct Restless {
     return Done{};
   }
 };
-inline AnyPolicy restless() { return Policy<Restless, KeepEnds, EveryStep>(KeepEnds{guards.sinks, guards.recent}); }
+inline AnyPolicy restless() {
+  return Policy<Restless, KeepEnds, EveryStep>(KeepEnds{guards.sinks, guards.recent});
+}
 
 /// Attention received in decode steps (and, with `prompts`, from prompts) in records of the entries' own; or, as a fault,
 /// in records that copies share.
@@ -156,7 +158,8 @@ struct StepAttention {
     return Done{};
   }
   template <Head H>
-  Status score(const HeadContext<H>&, std::span<const Entry> entries, const PerHead&, std::span<float> out) const {
+  Status score(const HeadContext<H>&, std::span<const Entry> entries, const PerHead&,
+               std::span<float> out) const {
     for (std::size_t i = 0; i < out.size(); ++i) out[i] = entries[i].sum();
     return Done{};
   }
@@ -179,7 +182,8 @@ struct OneForAll {
   template <Head H>
   Status observe(const HeadContext<H>& c, std::span<Entry> entries, PerHead&) const {
     const Cube& rows = c.now.phase == Phase::prefill ? c.seen.column_sums : c.seen.probs;
-    for (std::size_t i = 0; i < entries.size(); ++i) (*sums)[{c.layer * 64 + c.index, c.head.pos[i]}] += rows.row(0, 0)[i];
+    for (std::size_t i = 0; i < entries.size(); ++i)
+      (*sums)[{c.layer * 64 + c.index, c.head.pos[i]}] += rows.row(0, 0)[i];
     return Done{};
   }
   template <Head H>

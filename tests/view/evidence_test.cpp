@@ -7,8 +7,10 @@
 
 using namespace kvist;
 
-TEST_CASE("Wants join: all evidence of both, the longer window, all queries above any number", "[view][Wants]") {
-  const Wants a{Needs::probs, Needs::none, 8}, b{Needs::queries, Needs::probs, 32}, all{Needs::rows, Needs::none, all_queries};
+TEST_CASE("Wants join: all evidence of both, the longer window, all queries above any number",
+          "[view][Wants]") {
+  const Wants a{Needs::probs, Needs::none, 8}, b{Needs::queries, Needs::probs, 32},
+      all{Needs::rows, Needs::none, all_queries};
   CHECK((a | b) == Wants{Needs::probs | Needs::queries, Needs::probs, 32});
   CHECK((a | b) == (b | a));
   CHECK((a | all).last_queries == all_queries);

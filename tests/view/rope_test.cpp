@@ -31,7 +31,8 @@ TEST_CASE("The standard table's frequencies are powers of its base", "[view][Rop
   CHECK(RopeTable::standard(8, 10000, RopePairs::neighbours).channels(1) == std::pair{2, 3});
 }
 
-TEST_CASE("Pairs turn as complex numbers, in both pairings; channels beyond the rotary ones stay", "[view][RopeTable]") {
+TEST_CASE("Pairs turn as complex numbers, in both pairings; channels beyond the rotary ones stay",
+          "[view][RopeTable]") {
   for (const RopePairs pairs : {RopePairs::half_split, RopePairs::neighbours})
     for (const int rotary : {2, 6, 12}) {
       RopeTable t = RopeTable::standard(rotary, 500000, pairs);
@@ -42,9 +43,11 @@ TEST_CASE("Pairs turn as complex numbers, in both pairings; channels beyond the 
           auto x = before;
           t.rotate(x, p);
           for (int f = 0; f < rotary / 2; ++f) {
-            const auto [i, j] = pairs == RopePairs::half_split ? std::pair{f, f + rotary / 2} : std::pair{2 * f, 2 * f + 1};
+            const auto [i, j] =
+                pairs == RopePairs::half_split ? std::pair{f, f + rotary / 2} : std::pair{2 * f, 2 * f + 1};
             const std::complex<double> want =
-                double(scale) * std::complex<double>(double(before[std::size_t(i)]), double(before[std::size_t(j)])) *
+                double(scale) *
+                std::complex<double>(double(before[std::size_t(i)]), double(before[std::size_t(j)])) *
                 std::polar(1.0, p * std::pow(500000.0, -2.0 * f / rotary));
             CHECK(double(x[std::size_t(i)]) == Approx(want.real()).margin(1e-6));
             CHECK(double(x[std::size_t(j)]) == Approx(want.imag()).margin(1e-6));
@@ -55,7 +58,8 @@ TEST_CASE("Pairs turn as complex numbers, in both pairings; channels beyond the 
     }
 }
 
-TEST_CASE("A shift in one step is the rotation of the new position, and a turn back undoes one", "[view][RopeTable]") {
+TEST_CASE("A shift in one step is the rotation of the new position, and a turn back undoes one",
+          "[view][RopeTable]") {
   for (const RopePairs pairs : {RopePairs::half_split, RopePairs::neighbours}) {
     RopeTable t = RopeTable::standard(16, 10000, pairs);
     t.scale = 1.1f;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <kvist/view/rows.hpp>
 #include <kvist/view/mutable_rows.hpp>
+#include <kvist/view/rows.hpp>
 
 #include "support/catch.hpp"
 
@@ -47,7 +47,8 @@ void check_type() {
   constexpr int d = 3;
   std::vector<T> memory(4096);
   // Contiguous, padded, transposed.
-  for (const auto& [stride, channel] : {std::pair<std::ptrdiff_t, std::ptrdiff_t>{d, 1}, {8, 2}, {1, n}, {1, 16}}) {
+  for (const auto& [stride, channel] :
+       {std::pair<std::ptrdiff_t, std::ptrdiff_t>{d, 1}, {8, 2}, {1, n}, {1, 16}}) {
     for (Index i = 0; i < n; ++i)
       for (int c = 0; c < d; ++c) memory[std::size_t(i * stride + c * channel)] = from_f32<T>(content(i, c));
     const Rows<T> view{memory.data(), n, d, stride, channel};
@@ -129,10 +130,10 @@ TEST_CASE("Views of nothing have no runs", "[view][Rows]") {
 TEST_CASE("Rows that may be written read back what was written, at any strides", "[view][MutableRows]") {
   std::vector<f16> memory(256);
   const std::vector<std::int32_t> table{3, 0, 2};
-  for (const MutableRows<f16>& m :
-       {MutableRows<f16>{memory.data(), nullptr, 9, 4, 0, 0, 4, 1}, MutableRows<f16>{memory.data(), nullptr, 9, 4, 0, 0, 1, 9},
-        MutableRows<f16>{memory.data(), table.data(), 9, 4, 3, 12, 4, 1},
-        MutableRows<f16>{memory.data(), table.data(), 9, 4, 3, 12, 1, 3}}) {
+  for (const MutableRows<f16>& m : {MutableRows<f16>{memory.data(), nullptr, 9, 4, 0, 0, 4, 1},
+                                    MutableRows<f16>{memory.data(), nullptr, 9, 4, 0, 0, 1, 9},
+                                    MutableRows<f16>{memory.data(), table.data(), 9, 4, 3, 12, 4, 1},
+                                    MutableRows<f16>{memory.data(), table.data(), 9, 4, 3, 12, 1, 3}}) {
     std::vector<float> row(4), got(4);
     for (Index i = 0; i < 9; ++i) {
       for (int c = 0; c < 4; ++c) row[std::size_t(c)] = content(i, c);
