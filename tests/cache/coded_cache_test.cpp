@@ -4,6 +4,7 @@
 #include "../support/coded_rows.hpp"
 
 #include <kvist/cache/cache.hpp>
+#include <kvist/methods/kivi.hpp>
 #include <kvist/methods/spec.hpp>
 
 using namespace kvist;
