@@ -59,14 +59,18 @@ if(KVIST_NATIVE AND NOT CMAKE_CROSSCOMPILING)
   endif()
 endif()
 
-# kvist_registry, kvist_registry_native: the list of all methods, compiled once for the programs of several files that use
-# it (methods/registry.hpp says why), with and without -march=native.
+# What takes a compiler long, compiled once for the programs of several files that use it, with and without
+# -march=native: the kernels of every instruction set (kernels/dispatch.hpp) and the list of all methods
+# (methods/registry.hpp).
 foreach(flavour "" _native)
+  add_library(kvist_kernels${flavour} STATIC EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/cmake/kernels.cpp)
+  target_compile_definitions(kvist_kernels${flavour} PUBLIC KVIST_KERNELS_EXTERN)
+  target_link_libraries(kvist_kernels${flavour} PUBLIC kvist_development kvist::kvist)
   add_library(kvist_registry${flavour} STATIC EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/cmake/registry.cpp)
   target_compile_definitions(kvist_registry${flavour} PUBLIC KVIST_REGISTRY_EXTERN)
-  target_link_libraries(kvist_registry${flavour} PUBLIC kvist_development kvist::kvist)
+  target_link_libraries(kvist_registry${flavour} PUBLIC kvist_kernels${flavour})
 endforeach()
-target_link_libraries(kvist_registry_native PUBLIC kvist_native)
+target_link_libraries(kvist_kernels_native PUBLIC kvist_native)
 
 # Target `format`: every C++ file of the project through clang-format.
 if(PROJECT_IS_TOP_LEVEL)

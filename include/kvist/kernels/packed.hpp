@@ -1,7 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/assert.hpp>
-#include <kvist/kernels/detail/stamp_base.hpp>
+#include <kvist/kernels/dispatch.hpp>
 #include <kvist/kernels/packed_layout.hpp>
 
 #include <algorithm>
@@ -47,16 +47,19 @@ struct PackedTable {
 };
 
 }  // namespace detail
+
+/// The table of the level that runs now.
+KVIST_KERNELS_INLINE const detail::PackedTable& packed_table();
+
 }  // namespace kernels
 }  // namespace kvist::inline KVIST_ABI
 
-#define KVIST_STAMP_BODY <kvist/kernels/detail/packed.ipp>
-#include <kvist/kernels/detail/stamp.hpp>
+#if !defined(KVIST_KERNELS_EXTERN)
+#include <kvist/kernels/detail/packed_table.ipp>
+#endif
 
 namespace kvist::inline KVIST_ABI {
 namespace kernels {
-
-inline const detail::PackedTable& packed_table() { return KVIST_PICK(current_isa(), packed_table); }
 
 /// Makes queries q [G, dim] ready; `scale` multiplies every logit. Requires: layout.valid(), layout.keys, 1 <= G <= 4.
 inline void prepare(const PackedLayout& layout, const float* q, int group, float scale, Accuracy accuracy,

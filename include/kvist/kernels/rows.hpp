@@ -1,6 +1,6 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
-#include <kvist/kernels/detail/stamp_base.hpp>
+#include <kvist/kernels/dispatch.hpp>
 #include <kvist/view/rows.hpp>
 
 namespace kvist::inline KVIST_ABI {
@@ -22,11 +22,17 @@ struct RowsTable {
 };
 
 }  // namespace kernels::detail
+
+namespace kernels {
+/// The table of the level that runs now.
+template <Scalar T>
+const detail::RowsTable<T>& rows_table();
+}  // namespace kernels
 }  // namespace kvist::inline KVIST_ABI
 
-#define KVIST_STAMP_BODY <kvist/kernels/detail/rows.ipp>
-#define KVIST_STAMP_FLOAT
-#include <kvist/kernels/detail/stamp.hpp>
+#if !defined(KVIST_KERNELS_EXTERN)
+#include <kvist/kernels/detail/rows_table.ipp>
+#endif
 
 namespace kvist::inline KVIST_ABI {
 namespace kernels {
@@ -37,12 +43,6 @@ namespace kernels {
 //
 // `ahead` is for long sweeps over memory: the kernel asks for the elements that lie so many behind those it reads, evenly
 // while it computes. Give it only where the caller knows that they will be read soon.
-
-/// The table of the level that runs now.
-template <Scalar T>
-const detail::RowsTable<T>& rows_table() {
-  return KVIST_PICK_FLOAT(current_isa(), rows_table<T>);
-}
 
 /// out[g * out_stride + i] = scale * q[g] . row i, for G queries q [G, d]; each row is read once for the whole group.
 template <Scalar T>

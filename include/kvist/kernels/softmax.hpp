@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
-#include <kvist/kernels/detail/stamp_base.hpp>
+#include <kvist/core/types.hpp>
+#include <kvist/kernels/dispatch.hpp>
 
 #include <span>
 
@@ -16,16 +17,19 @@ struct SoftmaxTable {
 };
 
 }  // namespace kernels::detail
+
+namespace kernels {
+/// The table of the level that runs now.
+KVIST_KERNELS_INLINE const detail::SoftmaxTable& softmax_table();
+}  // namespace kernels
 }  // namespace kvist::inline KVIST_ABI
 
-#define KVIST_STAMP_BODY <kvist/kernels/detail/softmax.ipp>
-#define KVIST_STAMP_FLOAT
-#include <kvist/kernels/detail/stamp.hpp>
+#if !defined(KVIST_KERNELS_EXTERN)
+#include <kvist/kernels/detail/softmax_table.ipp>
+#endif
 
 namespace kvist::inline KVIST_ABI {
 namespace kernels {
-
-inline const detail::SoftmaxTable& softmax_table() { return KVIST_PICK_FLOAT(current_isa(), softmax_table); }
 
 /// out [n] = softmax of x [n]; the exponential is a polynomial within 2 ulp. A logit of -infinity has probability 0;
 /// where all are, the result is all zeros. May be done in place.

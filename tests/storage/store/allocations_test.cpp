@@ -49,8 +49,12 @@ void* operator new(std::size_t n, std::align_val_t a) {
   if (void* p = note(std::aligned_alloc(to, (n + to - 1) / to * to), n)) return p;
   std::abort();
 }
+void* operator new(std::size_t n, const std::nothrow_t&) noexcept {  // else the sanitizer's own would be taken
+  return note(std::malloc(n != 0 ? n : 1), n);
+}
 void operator delete(void* p) noexcept { forget(p), std::free(p); }
 void operator delete(void* p, std::size_t) noexcept { forget(p), std::free(p); }
+void operator delete(void* p, const std::nothrow_t&) noexcept { forget(p), std::free(p); }
 void operator delete(void* p, std::align_val_t) noexcept { forget(p), std::free(p); }
 void operator delete(void* p, std::size_t, std::align_val_t) noexcept { forget(p), std::free(p); }
 
