@@ -29,6 +29,29 @@ bool has_option(const m::Clause& c, std::string_view name) {
   return false;
 }
 
+/// An option's value as a whole number: as given, else the default; nothing where the method lacks the option.
+std::optional<kvist::Index> number(const m::Clause& c, std::string_view name) {
+  std::string value;
+  if (const m::Entry* const entry = m::find(c.name))
+    for (const m::OptionInfo& o : entry->options)
+      if (o.name == name) value = o.value;
+  for (const auto& o : c.options)
+    if (o.first == name) value = o.second;
+  kvist::Index n = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), n);
+  if (value.empty() || error != std::errc{} || end != value.data() + value.size()) return std::nullopt;
+  return n;
+}
+
+void set(m::Clause& c, const std::string& name, kvist::Index n) {
+  for (auto& o : c.options)
+    if (o.first == name) {
+      o.second = std::to_string(n);
+      return;
+    }
+  c.options.emplace_back(name, std::to_string(n));
+}
+
 std::string text_of(const m::Clause& c, std::string_view budget) {
   std::string out = c.name;
   char separator = ':';
@@ -122,37 +145,25 @@ Outcome<m::MadeSpec> Contestant::make(kvist::Index question) const {
   std::string fault;
   auto made = m::make(s, fault);
   if (!made) return failed(fault.empty() ? std::string(made.error().what) : fault);
+  if (question <= 0 || !evicts) return *std::move(made);
+  // `window` is the observed window where the policy asks for that many queries (it may be a period, too). It is then
+  // what the policy guards as well, so the question needs no other protection there.
+  bool windowed = false;
   m::Clause* const target = evicting(s.clauses);
-  if (question <= 0 || !target || oracle) return *std::move(made);
-  // An option's value: as given, else the default.
-  const m::Entry* const entry = m::find(target->name);
-  const auto number = [&](std::string_view name) -> std::optional<kvist::Index> {
-    std::string value;
-    for (const m::OptionInfo& o : entry->options)
-      if (o.name == name) value = o.value;
-    for (const auto& o : target->options)
-      if (o.first == name) value = o.second;
-    kvist::Index n = 0;
-    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), n);
-    if (value.empty() || error != std::errc{} || end != value.data() + value.size()) return std::nullopt;
-    return n;
-  };
-  const auto set = [&](const std::string& name, kvist::Index n) {
-    for (auto& o : target->options)
-      if (o.first == name) {
-        o.second = std::to_string(n);
-        return;
-      }
-    target->options.emplace_back(name, std::to_string(n));
-  };
-  const auto recent = number("recent");
-  if (recent && *recent >= 0) set("recent", *recent + question);
-  // `window` is the observed window where the policy asks for that many queries (it may be a period, too)
-  const auto window = number("window");
-  if (window && made->policy.wants().last_queries == *window) set("window", question);
-  auto changed = m::make(s, fault);
-  if (!changed) return failed(fault.empty() ? std::string(changed.error().what) : fault);
-  return *std::move(changed);
+  if (target && !oracle) {
+    const auto window = number(*target, "window");
+    windowed = window && made->policy.with({}).wants().last_queries == *window;
+    if (windowed) {
+      set(*target, "window", question);
+      made = m::make(s, fault);
+      if (!made) return failed(fault.empty() ? std::string(made.error().what) : fault);
+    }
+  }
+  kvist::PolicySettings settings = made->policy.settings();
+  if (windowed) settings.at_least.recent += question;
+  else settings.on_top = question;
+  made->policy = made->policy.with(settings);
+  return *std::move(made);
 }
 
 const std::vector<m::Entry>& all_methods() { return m::registry(); }

@@ -19,8 +19,9 @@ struct Contestant {
   bool evicts = false, oracle = false;
   std::string store;  ///< the SPEC's clauses that name stores; empty: the tool's default (f32)
 
-  /// Policy and stores anew. `question` > 0: the prompt ends with a question of so many tokens: methods that
-  /// look at a window look at the question, and its entries stay on top of the method's own guard.
+  /// Policy and stores anew. `question` > 0: the prompt ends with a question of so many tokens, whose entries stay on top
+  /// of budget and guards (PolicySettings::on_top): what a method splits is the budget without them, as H2O its halves.
+  /// Methods that look at a window look at the question, which is what they guard then.
   Outcome<kvist::methods::MadeSpec> make(kvist::Index question = 0) const;
 };
 

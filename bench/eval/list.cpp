@@ -71,7 +71,10 @@ Outcome<Good> run(const Args& args, const std::string&) {
   };
   for (const m::Entry& e : all_methods())
     if (!e.store) add(e.info, e.options, e.evicts, false);
-  add(m::Oracle::info, {}, true, false);
+  m::Oracle::Options common;
+  m::ListOptions of_oracle;
+  m::Oracle::fields(of_oracle, common);
+  add(m::Oracle::info, of_oracle.out, true, false);
   text += "Stores: alone they keep everything in it (f16 = full+f16)\n\n";
   for (const m::Entry& e : all_methods())
     if (e.store) add(e.info, e.options, false, true);

@@ -38,7 +38,8 @@ Outcome<AnyCache> empty_cache(Engine& engine, kvist::AnyPolicy policy, const m::
 kvist::AnyPolicy keep_everything() { return kvist::AnyPolicy(kvist::Policy<m::Never>()); }
 
 /// Feeds a chunk to the recording's cache, copying the evidence.
-Outcome<Good> feed(Engine& engine, Recording& r, std::span<const Token> ids, const Wants& wants, Pass pass) {
+Outcome<Good> feed_chunk(Engine& engine, Recording& r, std::span<const Token> ids, const Wants& wants,
+                         Pass pass) {
   const kvist::Shape& s = engine.shape();
   auto chunk = std::make_shared<Chunk>();
   chunk->first = Pos(r.ids.size());
@@ -67,6 +68,15 @@ Outcome<Good> feed(Engine& engine, Recording& r, std::span<const Token> ids, con
   r.seconds += watch.seconds();
   r.ids.insert(r.ids.end(), ids.begin(), ids.end());
   r.chunks.push_back(std::move(chunk));
+  return Good{};
+}
+
+/// Tokens in pieces of the recording's size.
+Outcome<Good> feed(Engine& engine, Recording& r, std::span<const Token> ids, const Wants& wants, Pass pass = {}) {
+  const std::size_t piece = r.piece > 0 ? std::size_t(r.piece) : ids.size();
+  for (std::size_t i = 0; i < ids.size(); i += piece)
+    if (auto done = feed_chunk(engine, r, ids.subspan(i, std::min(piece, ids.size() - i)), wants, pass); !done)
+      return done;
   return Good{};
 }
 
@@ -107,52 +117,57 @@ Evidence evidence(const EvidenceCopy& c, const Wants& wants, Index w, const floa
   return e;
 }
 
-/// Hands the recorded prompt over to a cache, layer by layer and chunk by chunk.
+/// Hands the recorded prompt over to a cache: layer by layer, or, where the prompt came in pieces, piece by piece through
+/// all layers, as it would have come with the model.
 Outcome<Good> replay(Engine& engine, const Recording& prompt, AnyCache& cache, Index budget, double& seconds) {
   const kvist::Shape& s = engine.shape();
   const std::size_t heads = std::size_t(s.kv_heads), n = prompt.ids.size();
   const std::size_t dk = std::size_t(s.dim_k), dv = std::size_t(s.dim_v);
   std::vector<std::vector<float>> head_k(heads, std::vector<float>(n * dk));
-  std::vector<float> head_v(n * dv), k(n * heads * dk), v(n * heads * dv);
+  std::vector<float> head_v(n * dv), k, v;
   std::vector<std::vector<float>> probs(heads);
   std::vector<Evidence> seen(heads);
   const Wants wants = cache.wants();
-  for (int l = 0; l < s.layers; ++l) {
+  const auto hand_over = [&](int l, std::size_t c) -> Outcome<Good> {
+    const Chunk& chunk = *prompt.chunks[c];
+    const std::size_t first = std::size_t(chunk.first), count = std::size_t(chunk.n);
+    k.resize(count * heads * dk);
+    v.resize(count * heads * dv);
     for (std::size_t h = 0; h < heads; ++h) {
-      prompt.full.read(l, int(h), 0, Index(n), head_k[h].data(), head_v.data());
-      for (std::size_t i = 0; i < n; ++i) {
-        std::copy_n(head_k[h].data() + i * dk, dk, k.data() + (i * heads + h) * dk);
-        std::copy_n(head_v.data() + i * dv, dv, v.data() + (i * heads + h) * dv);
+      prompt.full.read(l, int(h), 0, Index(first + count), head_k[h].data(), head_v.data());
+      for (std::size_t i = 0; i < count; ++i) {
+        std::copy_n(head_k[h].data() + (first + i) * dk, dk, k.data() + (i * heads + h) * dk);
+        std::copy_n(head_v.data() + (first + i) * dv, dv, v.data() + (i * heads + h) * dv);
       }
     }
-    for (std::size_t c = 0; c < prompt.chunks.size(); ++c) {
-      const Chunk& chunk = *prompt.chunks[c];
-      const std::size_t first = std::size_t(chunk.first);
-      if (const auto done = cache.append(l, chunk.n, k.data() + first * heads * dk,
-                                         v.data() + first * heads * dv, chunk.first);
-          !done)
-        return failed("append", done.error());
-      for (std::size_t h = 0; h < heads; ++h) {
-        const EvidenceCopy& e = chunk.heads[std::size_t(l) * heads + h];
-        const Index w = wants.last_queries == kvist::all_queries ? e.queries_n
-                                                                 : std::min(e.queries_n, wants.last_queries);
-        seen[h] = evidence(e, wants, w, head_k[h].data(), s.dim_k, engine.config().attention_scale, probs[h]);
-      }
-      kvist::Clock now;
-      now.phase = kvist::Phase::prefill;
-      now.budget = budget;
-      now.last = c + 1 == prompt.chunks.size();
-      const Stopwatch watch;
-      if (const auto done = cache.observe(l, seen, now); !done) return failed("the policy", done.error());
-      seconds += watch.seconds();
+    if (const auto done = cache.append(l, chunk.n, k.data(), v.data(), chunk.first); !done)
+      return failed("append", done.error());
+    for (std::size_t h = 0; h < heads; ++h) {
+      const EvidenceCopy& e = chunk.heads[std::size_t(l) * heads + h];
+      const Index w =
+          wants.last_queries == kvist::all_queries ? e.queries_n : std::min(e.queries_n, wants.last_queries);
+      seen[h] = evidence(e, wants, w, head_k[h].data(), s.dim_k, engine.config().attention_scale, probs[h]);
     }
+    kvist::Clock now;
+    now.phase = kvist::Phase::prefill;
+    now.budget = budget;
+    now.last = c + 1 == prompt.chunks.size();
+    const Stopwatch watch;
+    if (const auto done = cache.observe(l, seen, now); !done) return failed("the policy", done.error());
+    seconds += watch.seconds();
+    return Good{};
+  };
+  const std::size_t layers = std::size_t(s.layers), chunks = prompt.chunks.size();
+  for (std::size_t i = 0; i < layers * chunks; ++i) {
+    const bool pieces = prompt.piece > 0;
+    if (auto done = hand_over(int(pieces ? i % layers : i / chunks), pieces ? i / layers : i % chunks); !done)
+      return done;
   }
   return Good{};
 }
 
-/// The first decode step at which a policy that leaves the prompt whole would evict; 0: never, or not such a
-/// policy.
-Index period_of(const kvist::AnyPolicy& policy, Index n, Index budget) {
+/// When a policy first evicts after a prompt of n tokens: 0 at its end, else the decode step; -1: not in n steps.
+Index first_event(const kvist::AnyPolicy& policy, Index n, Index budget) {
   kvist::Clock now;
   now.phase = kvist::Phase::prefill;
   now.size = n;
@@ -161,7 +176,7 @@ Index period_of(const kvist::AnyPolicy& policy, Index n, Index budget) {
   now.phase = kvist::Phase::decode;
   for (now.step = 1; now.step <= n; ++now.step)
     if (policy.due(now)) return now.step;
-  return 0;
+  return -1;
 }
 
 bool due_between_chunks(const kvist::AnyPolicy& policy, Index n, Index budget) {
@@ -182,18 +197,19 @@ Wants recorded(const Wants& wants) {
   return out;
 }
 
-Outcome<Recording> record(Engine& engine, std::span<const Token> ids, const Wants& wants, Pass pass) {
+Outcome<Recording> record(Engine& engine, std::span<const Token> ids, const Wants& wants, Pass pass,
+                          Index piece) {
   auto full = empty_cache(engine, keep_everything(), {});
   if (!full) return full.failure();
   full->reserve(Index(ids.size()) + 160);
-  Recording r{*std::move(full), {}, {}, 0};
+  Recording r{*std::move(full), {}, {}, 0, piece};
   if (auto done = feed(engine, r, ids, wants, std::move(pass)); !done) return done.failure();
   return r;
 }
 
 Outcome<Recording> extend(Engine& engine, const Recording& from, std::span<const Token> ids, const Wants& wants) {
-  Recording r{from.full.clone(), from.chunks, from.ids, from.seconds};
-  if (auto done = feed(engine, r, ids, wants, {}); !done) return done.failure();
+  Recording r{from.full.clone(), from.chunks, from.ids, from.seconds, from.piece};
+  if (auto done = feed(engine, r, ids, wants); !done) return done.failure();
   return r;
 }
 
@@ -209,7 +225,8 @@ Outcome<Prepared> prepare(Engine& engine, const Recording& prompt, const Contest
                           std::shared_ptr<const kvist::ScoresByPosition> masses, bool stepping) {
   auto made = who.make(question);
   if (!made) return made.failure();
-  if (who.oracle) made->policy = kvist::AnyPolicy(m::Oracle::make(std::move(masses)));
+  if (who.oracle)
+    made->policy = kvist::AnyPolicy(m::Oracle::make(std::move(masses), made->policy.settings()));
   const kvist::Shape& s = engine.shape();
   const Index n = prompt.size(), context = n - question;
   double entry_bytes = 0;
@@ -230,7 +247,13 @@ Outcome<Prepared> prepare(Engine& engine, const Recording& prompt, const Contest
   if (!cache) return cache.failure();
   Prepared out{*std::move(cache), budget, 0, 0};
 
-  const Index period = stepping ? period_of(made->policy, n, budget) : 0;
+  const Index first = first_event(made->policy, n, budget);
+  if (stepping && who.evicts && first < 0 && n > budget)
+    return failed(
+        fmt::format("'{}' evicts for the first time more than {} steps after its prompt of {} tokens: it "
+                    "would keep everything",
+                    who.text, n, n));
+  const Index period = stepping ? std::max<Index>(first, 0) : 0;
   const bool alone = made->policy.compact() || period > 0 ||
                      (prompt.chunks.size() > 1 && due_between_chunks(made->policy, n, budget));
   if (!alone) {
@@ -241,17 +264,16 @@ Outcome<Prepared> prepare(Engine& engine, const Recording& prompt, const Contest
   out.steps = std::min(4 * period, period > 0 ? (n - 1) / period * period : 0);
   const Index together = n - out.steps;
   Index fed = 0;
-  for (const auto& chunk : prompt.chunks) {
-    const Index end = std::min(together, chunk->first + chunk->n);
-    if (end <= fed) break;
+  while (fed < together) {  // a question that was recorded after its context is its prompt's end: one call
+    const Index count = prompt.piece > 0 ? std::min(prompt.piece, together - fed) : together;
     Pass pass;
     pass.prompt = true;
-    pass.last_chunk = end == together;
-    if (const auto done = engine.forward(
-            std::span(prompt.ids).subspan(std::size_t(fed), std::size_t(end - fed)), fed, eval, pass);
+    pass.last_chunk = fed + count == together;
+    if (const auto done = engine.forward(std::span(prompt.ids).subspan(std::size_t(fed), std::size_t(count)),
+                                         fed, eval, pass);
         !done)
       return failed("the policy's own run of the prompt", done.error());
-    fed = end;
+    fed += count;
   }
   for (Index step = 1; step <= out.steps; ++step, ++fed) {
     Pass pass;

@@ -34,6 +34,7 @@ struct Recording {
   std::vector<std::shared_ptr<const Chunk>> chunks;
   std::vector<Token> ids;
   double seconds = 0;
+  Index piece = 0;  ///< tokens of each call of the prompt; 0: it was given at once
 
   Index size() const { return Index(ids.size()); }
 };
@@ -42,9 +43,10 @@ struct Recording {
 /// so that nobody holds T x T.
 kvist::Wants recorded(const kvist::Wants& wants);
 
-/// `pass` says which logits are wanted besides.
-Outcome<Recording> record(Engine& engine, std::span<const Token> ids, const kvist::Wants& wants, Pass pass = {});
-/// A copy with a further chunk.
+/// `pass` says which logits are wanted besides. In calls of `piece` tokens, or (0, and where logits are wanted) at once.
+Outcome<Recording> record(Engine& engine, std::span<const Token> ids, const kvist::Wants& wants,
+                          Pass pass = {}, Index piece = 0);
+/// A copy that goes on.
 Outcome<Recording> extend(Engine& engine, const Recording& from, std::span<const Token> ids,
                           const kvist::Wants& wants);
 

@@ -36,7 +36,7 @@ std::string budget_of(std::string_view policy) {
 }
 
 bool same_place(const Json& a, const Json& b) {
-  for (const char* const key : {"task", "text", "context", "samples", "seed", "question", "decode"})
+  for (const char* const key : {"task", "text", "context", "samples", "seed", "question", "decode", "chunk"})
     if (!(a[key] == b[key])) return false;
   return true;
 }
@@ -121,6 +121,7 @@ Json Results::row(const RowKey& key) {
   j.set("seed", key.seed);
   j.set("question", key.question);
   j.set("decode", key.decode);
+  if (key.chunk > 0) j.set("chunk", key.chunk);
   return j;
 }
 

@@ -19,6 +19,7 @@ using kvist::Json;
 struct RowKey {
   std::string policy, task, text, question, decode;
   Index context = 0, samples = 0;
+  Index chunk = 0;  ///< of the prompt; 0: given at once
   std::uint64_t seed = 1;
 };
 

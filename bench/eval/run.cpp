@@ -69,6 +69,9 @@ Outcome<Good> run(const Args& args, const std::string& command_line) {
   auto samples = args.number("samples", first_look ? 4 : 8, 1, 100000);
   if (!samples) return samples.failure();
   s.samples = Index(*samples);
+  auto chunk = args.number("chunk", 0, 1, 1 << 20);
+  if (!chunk) return chunk.failure();
+  s.chunk = Index(*chunk);
   auto seed = args.number("seed", 1, 0, 1ll << 62);
   if (!seed) return seed.failure();
   s.seed = std::uint64_t(*seed);
@@ -152,6 +155,9 @@ constexpr std::array options{
     OptionSpec{"samples", "W", "text windows, or contexts with questions; default 8"},
     OptionSpec{"question", "Q",
                "unseen: the context is compressed before the question; seen: the question is its end"},
+    OptionSpec{
+        "chunk", "C",
+        "the prompt comes in calls of C tokens, between which schedule=per_chunk evicts; default at once"},
     OptionSpec{"decode", "D", "frozen: nothing is evicted while tokens are scored; live: the policy goes on"},
     OptionSpec{"seed", "N", "of contexts and intervals; default 1"},
     OptionSpec{"threads", "N", "default what the machine has; results do not depend on it"},

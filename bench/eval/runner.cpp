@@ -66,8 +66,11 @@ class TaskRun {
     if (missing_.empty()) return Good{};
     if (auto done = make_samples(tokens, hay); !done) return done;
     references_.resize(samples_.size());
+    Index asked = 0;  // where the question is seen, windows are as long as it
+    for (const Sample& s : samples_)
+      for (const tasks::Question& q : s.questions) asked = std::max(asked, Index(q.ask.size()));
     for (const Contestant* c : missing_)
-      if (auto made = c->make(settings_.seen ? 1 : 0); made) wants_ = wants_ | made->policy.wants();
+      if (auto made = c->make(settings_.seen ? asked : 0); made) wants_ = wants_ | made->policy.wants();
     if (retrieval()) {
       if (auto able = gate(); !able) return able.failure();
       else if (!*able) return Good{};
@@ -161,7 +164,7 @@ class TaskRun {
     const Sample& sample = samples_[i];
     show(fmt::format("full cache, sample {}/{}", i + 1, samples_.size()));
     const kvist::Wants wants = recorded(wants_);
-    auto prompt = record(engine_, sample.prompt, wants);
+    auto prompt = record(engine_, sample.prompt, wants, {}, settings_.chunk);
     if (!prompt) return prompt.failure();
     r.prompt.emplace(*std::move(prompt));
     if (sample.window) {
@@ -425,6 +428,7 @@ RowKey row_key(const RunSettings& settings, const NamedText& text, const std::st
   k.context = context;
   k.samples = settings.samples;
   k.seed = settings.seed;
+  k.chunk = settings.chunk;
   return k;
 }
 

@@ -18,6 +18,7 @@ struct RunSettings {
   std::vector<Index> contexts;
   std::vector<Contestant> contestants;
   Index samples = 8;
+  Index chunk = 0;  ///< tokens of each call of a prompt; 0: at once
   bool seen = false, live = false;
   std::uint64_t seed = 1;
 };

@@ -24,7 +24,7 @@ std::string interval(const Json& ci, int digits) {
 }
 
 bool same_table(const Json& a, const Json& b) {
-  for (const char* const key : {"task", "context", "question", "decode", "text", "samples", "seed"})
+  for (const char* const key : {"task", "context", "question", "decode", "text", "samples", "seed", "chunk"})
     if (!(a[key] == b[key])) return false;
   return true;
 }
@@ -63,6 +63,7 @@ std::vector<std::string> cells(const Json& row) {
   out.push_back(fmt::format("{:.1f} %", 100 * row["kept_fraction"].as_double()));
   out.push_back(kvist::bytes_text(bytes));
   out.push_back(full > 0 ? fmt::format("{:.1f} %", 100 * bytes / full) : "");
+  out.push_back(kvist::bytes_text(row["bytes_peak"].as_double()));
   out.push_back(fmt::format("{:.3f}", row["seconds"]["policy"].as_double()));
   return out;
 }
@@ -83,6 +84,7 @@ std::vector<ResultTable> result_tables(std::span<const Json> rows) {
                             fidelity ? "" : fmt::format(", question {}", row["question"].as_string()),
                             row["text"].as_string());
       if (row["decode"].as_string() != "frozen") t.title += ", decode live";
+      if (row["chunk"].as_int() > 0) t.title += fmt::format(", prompt in calls of {}", row["chunk"].as_int());
       using C = Table::Column;
       const auto right = Table::Align::right;
       if (fidelity)
@@ -91,7 +93,7 @@ std::vector<ResultTable> result_tables(std::span<const Json> rows) {
       else
         t.table.columns = {C{"policy"}, C{"accuracy", right}, C{"95 %", right}, C{"won:lost", right},
                            C{"p", right}};
-      for (const char* const name : {"kept", "bytes", "of full", "policy s"})
+      for (const char* const name : {"kept", "bytes", "of full", "peak", "policy s"})
         t.table.columns.push_back(C{name, right});
       out.push_back(std::move(t));
       mine = &out.back();

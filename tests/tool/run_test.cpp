@@ -183,6 +183,69 @@ TEST_CASE("A question that is seen is kept on top of the budget", "[tool][run]")
   }
 }
 
+TEST_CASE("What a policy sees of a question does not depend on who else runs", "[tool][run]") {
+  const Folder f;
+  const std::string base =
+      "run --model tiny --threads 1 --samples 2 --context 256 --task facts8 --question seen --policy "
+      "SnapKV:budget=20% --policy RKV:budget=20% ";
+  REQUIRE(tool(f, base + "--json alone.json").status == 0);
+  REQUIRE(tool(f, base + "--policy ExpectedAttention:budget=20% --json beside.json").status == 0);
+  const Json alone = f.json("alone.json"), beside = f.json("beside.json");
+  for (const char* const policy : {"SnapKV:budget=20%", "RKV:budget=20%"}) {
+    INFO(policy);
+    CHECK(row(alone, policy, "facts8")["hits"] == row(beside, policy, "facts8")["hits"]);
+  }
+  // The question is observed: more is found than without it.
+  REQUIRE(tool(f,
+               "run --model tiny --threads 1 --samples 2 --context 256 --task facts8 --policy "
+               "SnapKV:budget=20% --json unseen.json")
+              .status == 0);
+  CHECK(row(alone, "SnapKV:budget=20%", "facts8")["metrics"]["accuracy"].as_double() >
+        row(f.json("unseen.json"), "SnapKV:budget=20%", "facts8")["metrics"]["accuracy"].as_double());
+}
+
+TEST_CASE("A policy that evicts between the calls of a prompt keeps its peak near budget and call",
+          "[tool][run][chunk]") {
+  const Folder f;
+  const std::string base =
+      "run --model tiny --threads 1 --samples 1 --context 512 --task fidelity --json r.json "
+      "--policy full --policy SnapKV:budget=64,window=16 "
+      "--policy SnapKV:budget=64,window=16,schedule=per_chunk --policy "
+      "StreamingLLM:budget=64,schedule=per_chunk "
+      "--policy CAKE:budget=64,window=16,schedule=per_chunk ";
+  const ToolRun r = tool(f, base + "--chunk 64");
+  INFO(r.err);
+  REQUIRE(r.status == 0);
+  const Json d = f.json("r.json");
+  const double whole = row(d, "full")["bytes_full"].as_double();
+  CHECK(row(d, "full")["chunk"].as_int() == 64);
+  CHECK(row(d, "SnapKV:budget=64,window=16")["bytes_peak"].as_double() > 0.9 * whole);
+  for (const char* const policy :
+       {"SnapKV:budget=64,window=16,schedule=per_chunk", "StreamingLLM:budget=64,schedule=per_chunk",
+        "CAKE:budget=64,window=16,schedule=per_chunk"}) {
+    INFO(policy);
+    CHECK(row(d, policy)["status"].as_string() == "ok");
+    CHECK(row(d, policy)["kept_fraction"].as_double() == Approx(64.0 / 512));
+    // 64 entries and a call of 64 are a quarter of the prompt; what else is held is room that buffers grew into.
+    CHECK(row(d, policy)["bytes_peak"].as_double() < 0.5 * whole);
+  }
+  CHECK(r.out.find("prompt in calls of 64") != r.out.npos);
+  // The same at once is another row.
+  REQUIRE(tool(f, base).status == 0);
+  CHECK(f.json("r.json")["results"].size() == 10);
+}
+
+TEST_CASE("A policy that would never evict says so instead of passing for one that does", "[tool][run]") {
+  const Folder f;
+  REQUIRE(
+      tool(f, std::string(small) + "--task fidelity --policy LazyEviction:budget=64,window=300 --json r.json")
+          .status == 0);
+  const Json d = f.json("r.json");
+  const Json& x = row(d, "LazyEviction:budget=64,window=300");
+  CHECK(x["status"].as_string() == "error");
+  CHECK(x["error"].as_string().find("keep everything") != std::string_view::npos);
+}
+
 TEST_CASE("A task that the full cache fails is not compared", "[tool][run]") {
   const Folder f;
   // one sample: even 2 of 2 passkeys say too little

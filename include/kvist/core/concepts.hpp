@@ -80,7 +80,7 @@ concept Scores = requires(const S s, const C& c, std::span<const typename S::Ent
 /// the head's own; both start default-initialised. Optional members: `observe(c, span<Entry>, PerHead&) -> Status`
 /// folds new evidence into the records; `layer_stat(span<const PerHead>) -> LayerStat`; `static constexpr Grain grain`
 /// (Grain::layer: the mean of all heads' scores ranks for all of them); `validate(const Shape&) -> Status`;
-/// `truncate(PerHead&, Pos)` forgets what came at or after a position.
+/// `truncate(PerHead&, Pos)` or `truncate(span<Entry>, PerHead&, Pos)` forgets what came at or after a position.
 /// NaN scores rank below all others.
 template <class S>
 concept Signal = Part<S> && S::role ==

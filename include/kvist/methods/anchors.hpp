@@ -63,9 +63,17 @@ struct Oracle {
                                    "drops",
                                    Fidelity::exact,
                                    ""};
+  using Options = CommonOptions;
   using Type = Policy<GivenScores>;
-  static Type make(std::shared_ptr<const ScoresByPosition> masses) {
-    return Type(GivenScores{std::move(masses)});
+  /// No options but those of every eviction method.
+  template <class V>
+  static void fields(V& v, Options& o) {
+    CommonOptions::fields(v, o);
+  }
+  static Type make(std::shared_ptr<const ScoresByPosition> masses, const PolicySettings& settings = {}) {
+    Type policy(GivenScores{std::move(masses)});
+    policy.settings = settings;
+    return policy;
   }
 };
 

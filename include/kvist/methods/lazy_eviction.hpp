@@ -25,7 +25,8 @@ struct LazyEvictionOptions {
 /// During long generation: notes when each entry was last attended to strongly and its longest gap between
 /// two such steps; every `window` steps, where more than the budget is held, keeps the newest `window`
 /// entries and those whose silence is short against their own gap. The prompt stays whole until the first
-/// such step.
+/// such step: a generation of fewer than `window` steps is never cut, whatever its budget (schedule=every:W with a
+/// smaller W, or every_step, evicts sooner).
 ///
 /// form=code follows the published code, form=paper the formula of the paper; they rank differently
 /// (RecurrenceInterval). The source repeats keys to all query heads; here one record per KV head, hit by the

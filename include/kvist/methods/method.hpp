@@ -6,6 +6,9 @@
 #include <kvist/policy/signal/window_attention.hpp>
 
 #include <array>
+#include <charconv>
+#include <string>
+#include <string_view>
 #include <utility>
 
 namespace kvist::inline KVIST_ABI {
@@ -27,12 +30,54 @@ struct EnumNames<Total> {
   static constexpr std::array<const char*, 2> names{"exact", "official"};
 };
 
+/// own, after_prefill, per_chunk, every_step, every:W (steps), over_budget, over_budget:N (entries above it).
+template <>
+struct OptionForm<ChosenSchedule> {
+  using Kind = ChosenSchedule::Kind;
+  static constexpr std::array<const char*, 6> names{"own",        "after_prefill", "per_chunk",
+                                                    "every_step", "every",         "over_budget"};
+  static constexpr const char* wanted =
+      "one of own, after_prefill, per_chunk, every_step, every:W (steps), over_budget, over_budget:N "
+      "(entries "
+      "above it)";
+
+  static std::string text(const ChosenSchedule& s) {
+    std::string out = names[std::size_t(s.kind)];
+    if (s.kind == Kind::every_steps) out += ":" + std::to_string(s.period);
+    if (s.kind == Kind::over_budget && s.slack > 0) out += ":" + std::to_string(s.slack);
+    return out;
+  }
+  static bool read(std::string_view s, ChosenSchedule& out) {
+    const std::size_t colon = s.find(':');
+    const std::string_view name = s.substr(0, colon);
+    ChosenSchedule made;
+    std::size_t kind = 0;
+    while (kind < names.size() && name != names[kind]) ++kind;
+    if (kind == names.size()) return false;
+    made.kind = Kind(kind);
+    const bool counts = colon != s.npos;
+    if (counts) {
+      Index count = 0;
+      const std::string_view number = s.substr(colon + 1);
+      const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), count);
+      if (error != std::errc{} || end != number.data() + number.size()) return false;
+      if (made.kind == Kind::every_steps) made.period = count;
+      else if (made.kind == Kind::over_budget) made.slack = count;
+      else return false;
+    }
+    if ((made.kind == Kind::every_steps && !counts) || !made.validate()) return false;
+    out = made;
+    return true;
+  }
+};
+
 /// Options that every eviction method takes besides its own; an own option of the same name goes first.
 struct CommonOptions {
   Index sinks = 0, recent = 0;
   std::vector<int> skip_layers;
   bool account_loss = false;
   float tolerance = 0;
+  ChosenSchedule schedule{};
 
   template <class V>
   static void fields(V& v, CommonOptions& o) {
@@ -43,8 +88,12 @@ struct CommonOptions {
       "state with each plan the attention mass given up and the bound that follows");
     v("tolerance", o.tolerance,
       "instead of a budget: the fewest entries whose bound on the output's change holds");
+    v("schedule", o.schedule,
+      "when to evict: own (the method's), after_prefill, per_chunk, every_step, every:W, over_budget");
   }
-  PolicySettings settings() const { return {{sinks, recent}, skip_layers, account_loss, tolerance}; }
+  PolicySettings settings() const {
+    return {{sinks, recent}, skip_layers, account_loss, tolerance, schedule, 0};
+  }
 };
 
 /// The policy with its settings, ready for run-time use.

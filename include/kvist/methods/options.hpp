@@ -21,6 +21,11 @@ using OptionText = std::pair<std::string, std::string>;
 template <class E>
 struct EnumNames;  // specialised beside the enum: static constexpr std::array<const char*, n> names
 
+/// How an option is written that is no number, list or enum: specialised beside its type, with
+/// static std::string text(const T&), static bool read(std::string_view, T&), static constexpr const char* wanted.
+template <class T>
+struct OptionForm;
+
 /// An option of a method, as lists show it.
 struct OptionInfo {
   std::string name, value, doc;  ///< value: the default as a SPEC would write it
@@ -58,6 +63,9 @@ class ListOptions {
   template <class E>
   requires std::is_enum_v<E>
   static std::string text(E e) { return EnumNames<E>::names[std::size_t(e)]; }
+  template <class T>
+  requires requires(const T& x) { OptionForm<T>::text(x); }
+  static std::string text(const T& x) { return OptionForm<T>::text(x); }
 };
 
 /// Sets the options that `given` names; the others keep their defaults. After all fields have been visited, `fault()`
@@ -127,8 +135,12 @@ class ReadOptions {
     return false;
   }
   template <class T>
+  requires requires(std::string_view s, T& x) { OptionForm<T>::read(s, x); }
+  static bool read(std::string_view s, T& out) { return OptionForm<T>::read(s, out); }
+  template <class T>
   static std::string wanted(const T&) {
-    if constexpr (std::is_same_v<T, bool>) return "yes or no";
+    if constexpr (requires { OptionForm<T>::wanted; }) return OptionForm<T>::wanted;
+    else if constexpr (std::is_same_v<T, bool>) return "yes or no";
     else if constexpr (std::is_enum_v<T>) {
       std::string s;
       for (const char* n : EnumNames<T>::names) {

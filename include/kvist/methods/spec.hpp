@@ -32,7 +32,7 @@ struct MadeSpec {
   AnyPolicy policy;
   StoreFactory stores;
   bool evicts = false;
-  bool oracle = false;  ///< the caller must hand in scores: `policy` keeps everything until then
+  bool oracle = false;  ///< the caller must hand in scores: until then `policy` has the settings alone
 };
 
 namespace detail {
@@ -117,11 +117,14 @@ inline Result<MadeSpec> make(const Spec& spec, std::string& fault, int depth = 0
         fault = "SPEC '" + spec.text + "' names two policies";
         return Error{Errc::bad_option, "a SPEC has at most one policy and one store"};
       }
-      if (!clause.options.empty()) {
-        fault = "oracle takes no option but budget";
-        return Error{Errc::bad_option, "oracle takes no option but budget"};
+      Oracle::Options options;
+      ReadOptions read(clause.options);
+      Oracle::fields(read, options);
+      if (const std::string wrong = read.fault(); !wrong.empty()) {
+        fault = clause.name + ": " + wrong;
+        return Error{Errc::bad_option, "a method's options could not be read"};
       }
-      policy = AnyPolicy(Policy<Never>());
+      policy = with_settings(Policy<Never>(), options.settings());
       evicts = oracle = true;
       continue;
     }

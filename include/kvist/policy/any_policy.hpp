@@ -33,6 +33,12 @@ class AnyPolicy {
   requires(!std::same_as<P, AnyPolicy>) AnyPolicy(P policy)
       : p_(std::make_shared<const Model<P>>(std::move(policy))) {}
 
+  /// The settings of the policy inside; default ones where it has none.
+  PolicySettings settings() const { return p_->settings(); }
+  /// The same policy with other settings; states of this one are not states of that. A policy without settings stays as it
+  /// is.
+  AnyPolicy with(const PolicySettings& settings) const { return p_->with(settings); }
+
   Result<State> start(const Shape& shape) const { return p_->start(shape); }
   Wants wants() const { return p_->wants(); }
   bool due(const Clock& now) const { return p_->due(now); }
@@ -55,6 +61,8 @@ class AnyPolicy {
  private:
   struct Base {
     virtual ~Base() = default;
+    virtual PolicySettings settings() const = 0;
+    virtual AnyPolicy with(const PolicySettings&) const = 0;
     virtual Result<State> start(const Shape&) const = 0;
     virtual Wants wants() const = 0;
     virtual bool due(const Clock&) const = 0;
@@ -76,6 +84,15 @@ class AnyPolicy {
     P policy;
     explicit Model(P p) : policy(std::move(p)) {}
 
+    PolicySettings settings() const override {
+      if constexpr (requires { policy.settings; }) return policy.settings;
+      else return {};
+    }
+    AnyPolicy with(const PolicySettings& settings) const override {
+      P copy = policy;
+      if constexpr (requires { copy.settings; }) copy.settings = settings;
+      return AnyPolicy(std::move(copy));
+    }
     static typename P::State& held(StateBase& st) { return static_cast<Held&>(st).state; }
     Result<State> start(const Shape& shape) const override {
       auto made = policy.start(shape);

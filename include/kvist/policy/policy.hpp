@@ -45,6 +45,10 @@ struct PolicySettings {
   std::vector<int> skip_layers;  ///< layers left whole; they stand outside the budget
   bool account_loss = false;     ///< ask for queries, and state with each plan what it gives up
   float tolerance = 0;  ///< > 0: instead of a budget, the smallest set whose bound (HeadCost::bound) holds
+  ChosenSchedule schedule{};  ///< when to plan; the schedule part decides unless one is chosen here
+  /// Newest entries that stay on top of everything: Clock::budget counts them, the guard part sees the rest of the budget,
+  /// and its `recent` (as at_least's) protects the entries before them. For a question that is its prompt's end.
+  Index on_top = 0;
 };
 
 /// A cache policy put together from parts in any order; a missing role gets its default (Recency, Uniform, EvenHeads,
@@ -121,8 +125,12 @@ class Policy {
     if (settings.at_least.sinks < 0 || settings.at_least.recent < 0)
       return Error{Errc::bad_option, "sinks and recent count entries and can't be negative", 0,
                    std::min(settings.at_least.sinks, settings.at_least.recent)};
+    if (settings.on_top < 0)
+      return Error{Errc::bad_option, "entries kept on top of the budget's shares are counted from 0", 0,
+                   settings.on_top};
     if (!(settings.tolerance >= 0) || !std::isfinite(settings.tolerance))
       return Error{Errc::bad_option, "a tolerance is a positive number (0: a budget decides)"};
+    if (Status s = settings.schedule.validate(); !s) return s.error();
     if constexpr (requires { signal.validate(shape); })
       if (Status s = signal.validate(shape); !s) return s.error();
     State st;
@@ -142,7 +150,11 @@ class Policy {
     if (settings.account_loss || settings.tolerance > 0) w = w | detail::loss_wants;
     return w;
   }
-  bool due(const Clock& now) const { return schedule.due(now); }
+  /// Is it time to plan? By the schedule part, or by the schedule that the settings choose in its place.
+  bool due(const Clock& now) const {
+    if (settings.schedule.kind != ChosenSchedule::Kind::own) return settings.schedule.due(now);
+    return schedule.due(now);
+  }
   static constexpr unsigned makes() { return DisposePart::makes; }
   static constexpr bool compact() { return PositionsPart::compact; }
   /// Must layers be processed one after another, from the first to the last?
@@ -216,7 +228,14 @@ class Policy {
     if (head == 0) st.layers[std::size_t(layer)].tokens -= std::max<Index>(0, Index(mine.entries.size()) - n);
     if (mine.entries.size() > std::size_t(n)) mine.entries.resize(std::size_t(n));
     if (mine.scores.size() > std::size_t(n)) mine.scores.resize(std::size_t(n));
-    if constexpr (requires { signal.truncate(mine.own, pos); }) signal.truncate(mine.own, pos);
+    if constexpr (requires { signal.truncate(std::span(mine.entries), mine.own, pos); })
+      signal.truncate(std::span(mine.entries), mine.own, pos);
+    else if constexpr (requires { signal.truncate(mine.own, pos); }) signal.truncate(mine.own, pos);
+    if constexpr (requires(std::span<const typename SignalPart::PerHead> all) { signal.layer_stat(all); }) {
+      const LayerStat now = stat_of(st.layers[std::size_t(layer)]);
+      st.layers[std::size_t(layer)].stat.entropy = now.entropy;
+      st.layers[std::size_t(layer)].stat.variance = now.variance;
+    }
   }
 
  private:
@@ -298,7 +317,12 @@ class Policy {
       return Error{Errc::unsupported,
                    "the engine cannot apply what this policy makes (drops 1, blends 2, moves 4)",
                    DisposePart::makes, can.makes};
-    if (can.page < 1) return Error{Errc::bad_option, "a page holds at least one entry", 1, can.page};
+    constexpr Index most_page = 1 << 20;
+    if (can.page < 1 || can.page > most_page)
+      return Error{Errc::bad_option, "a page holds 1 to 1048576 entries", most_page, can.page};
+    if (can.shared_rows < 0)
+      return Error{Errc::bad_option, "shared rows are counted from the first and can't be negative", 0,
+                   can.shared_rows};
     if (can.equal_counts && !HeadsPart::even)
       return Error{Errc::unsupported,
                    "the engine needs equally many entries in all heads of a layer; this policy gives heads "
@@ -363,11 +387,12 @@ class Policy {
   }
 
   Guards guards_for(Index budget, const Abilities& can) const {
-    Guards g = guard.resolve(budget);
+    constexpr Index most = 1 << 29;  // more than any budget; sums must not overflow
+    const Index on_top = std::min(settings.on_top, most);
+    Guards g = guard.resolve(std::max<Index>(0, budget - on_top));
     g.sinks = std::max({g.sinks, settings.at_least.sinks, can.shared_rows});
     g.recent = std::max(g.recent, settings.at_least.recent);
-    constexpr Index most = 1 << 29;  // more than any budget; the sum of both must not overflow
-    return {std::min(g.sinks, most), std::min(g.recent, most)};
+    return {std::min(g.sinks, most), std::min(std::min(g.recent, most) + on_top, most)};
   }
 
   /// Entries per KV head of the layers so far; then a plan for each layer that must give something up.
@@ -381,7 +406,7 @@ class Policy {
       return plan_layer(call, st, call.layer, st.layers[std::size_t(call.layer)].budget, made, &call);
 
     if constexpr (requires { guard.validate(call.now.budget); })
-      if (Status s = guard.validate(call.now.budget); !s) return s;
+      if (Status s = guard.validate(std::max<Index>(0, call.now.budget - settings.on_top)); !s) return s;
     std::vector<LayerStat> stats(count);
     // Where shares do not cascade, layers may run at once: each looks at itself only.
     for (std::size_t i = LayersPart::cascades ? 0 : count - 1; i < count; ++i)
@@ -438,7 +463,8 @@ class Policy {
     if (settings.tolerance > 0) {
       for (int h = 0; h < n_heads; ++h)
         if (Status s = fit_tolerance(call, st, h, ask_of(h), budgets[std::size_t(h)]); !s) return s;
-      if (call.can.grain != Grain::head || call.can.equal_counts)  // the head that needs most decides
+      // The head that needs most decides where heads must stay of one length.
+      if (call.can.grain != Grain::head || call.can.equal_counts || signal_grain() != Grain::head)
         std::fill(budgets.begin(), budgets.end(), *std::max_element(budgets.begin(), budgets.end()));
     }
     for (int h = 0; h < n_heads; ++h) {

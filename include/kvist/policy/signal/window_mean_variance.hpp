@@ -31,6 +31,7 @@ struct WindowMeanVariance {
   };
   struct PerHead {
     double entropy = 0, variance = 0;
+    Pos newest = -1;  ///< position of the last query that they come from
   };
   Index window = 32;
   float gamma = 200;
@@ -55,6 +56,7 @@ struct WindowMeanVariance {
     if (n == 0) return Done{};
     if (w == 0)
       return Error{Errc::missing_evidence, "window attention wants the last queries of the prompt", window, 0};
+    head.newest = c.head.pos[std::size_t(n - 1)];
     const std::size_t context = std::size_t(n - w);
     const int group = c.seen.probs ? c.seen.probs.g : c.seen.queries.g;
     auto row = c.scratch.floats(std::size_t(n));
@@ -78,6 +80,11 @@ struct WindowMeanVariance {
       for (std::size_t j = 0; j < context; ++j) entries[j].score += pooled[j] / float(group);
     }
     return Done{};
+  }
+
+  /// What a prompt said of the head is forgotten with its last query; decode steps leave nothing behind.
+  void truncate(PerHead& head, Pos pos) const {
+    if (head.newest >= pos) head = {};
   }
 
   LayerStat layer_stat(std::span<const PerHead> heads) const {
