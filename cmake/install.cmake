@@ -30,4 +30,7 @@ install(FILES ${PROJECT_BINARY_DIR}/kvistConfig.cmake ${PROJECT_BINARY_DIR}/kvis
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/kvist COMPONENT library)
 if(TARGET kvist-eval)
   install(TARGETS kvist-eval RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT tools)
+  # The bundled model and text: the tool looks for them beside itself, ../share/kvist.
+  install(FILES bench/models/kvist-tiny.gguf DESTINATION share/kvist/models COMPONENT tools)
+  install(FILES bench/texts/story.txt DESTINATION share/kvist/texts COMPONENT tools)
 endif()

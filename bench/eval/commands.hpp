@@ -23,6 +23,9 @@ extern const Command run_command, list_command, tokenize_command, logits_command
 /// Writes a result to a file, or to standard output where `path` is empty.
 Outcome<Good> write_result(const std::string& path, std::string_view text);
 
+/// Fails where a file could not be written there, before the work that it is for; an existing one stays as it is.
+Outcome<Good> check_writable(const std::string& path);
+
 /// The level of instruction set that kernels run at, said on standard error; a warning where KVIST_ISA named
 /// one that is not to be had.
 const char* announce_isa();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "results.hpp"
 
+#include "commands.hpp"
+
 #include <kvist/core/version.hpp>
 #include <kvist/io/file.hpp>
 #include <kvist/reference/compare.hpp>
@@ -95,8 +97,10 @@ Outcome<Results> Results::open(std::string path, Json model, std::string isa) {
   r.path_ = std::move(path);
   r.isa_ = std::move(isa);
   r.model_ = std::move(model);
+  if (r.path_.empty()) return r;
+  if (auto able = check_writable(r.path_ + ".part"); !able) return able.failure();
   std::error_code ignored;
-  if (r.path_.empty() || !std::filesystem::exists(r.path_, ignored)) return r;
+  if (!std::filesystem::exists(r.path_, ignored)) return r;
   auto text = kvist::read_file(r.path_);
   if (!text) return failed(fmt::format("results '{}'", r.path_), text.error());
   if (text->empty()) return r;
@@ -104,9 +108,9 @@ Outcome<Results> Results::open(std::string path, Json model, std::string isa) {
   if (!json) return failed(fmt::format("results '{}'", r.path_), json.error());
   if (!(*json)["results"].is_array())
     return failed(fmt::format("'{}' exists and holds no results of kvist-eval run: not overwritten", r.path_));
-  if (!((*json)["model"]["name"] == r.model_["name"]))
-    return failed(fmt::format("'{}' holds results of model '{}', not of '{}': give another --json file",
-                              r.path_, (*json)["model"]["name"].as_string(), r.model_["name"].as_string()));
+  if (!((*json)["model"] == r.model_))
+    return failed(fmt::format("'{}' holds results of the model {}, not of {}: give another --json file",
+                              r.path_, (*json)["model"].dump(), r.model_.dump()));
   for (const Json& row : (*json)["results"].elements()) r.rows_.push_back(row);
   return r;
 }

@@ -103,6 +103,9 @@ Outcome<Good> run(const Args& args, const std::string& command_line) {
   if (!text) return text.failure();
   auto engine = Engine::load(model_of(args), *threads);
   if (!engine) return engine.failure();
+  const std::string html = args.text("html", args.has("json") || !first_look ? "" : "kvist-report.html");
+  if (!html.empty())
+    if (auto able = check_writable(html); !able) return able;
   auto results = Results::open(args.text("json"), model_json(**engine), isa);
   if (!results) return results.failure();
   Progress progress;
@@ -132,7 +135,6 @@ Outcome<Good> run(const Args& args, const std::string& command_line) {
     }
   }
   if (auto done = write_result("", out); !done) return done;
-  const std::string html = args.text("html", args.has("json") || !first_look ? "" : "kvist-report.html");
   if (!html.empty()) {
     if (auto done = write_result(html, report_html(results->document(), command_line, rows)); !done)
       return done;

@@ -9,6 +9,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <thread>
 
 namespace kvist_eval {
@@ -21,6 +22,16 @@ Outcome<Good> write_result(const std::string& path, std::string_view text) {
   }
   if (const auto done = kvist::write_file(path, text); !done)
     return failed(fmt::format("'{}'", path), done.error());
+  return Good{};
+}
+
+Outcome<Good> check_writable(const std::string& path) {
+  std::error_code ignored;
+  const bool existed = std::filesystem::exists(path, ignored);
+  std::FILE* const file = std::fopen(path.c_str(), "ab");
+  if (!file) return failed(fmt::format("'{}' cannot be opened for writing", path));
+  std::fclose(file);
+  if (!existed) std::filesystem::remove(path, ignored);
   return Good{};
 }
 

@@ -95,6 +95,10 @@ TEST_CASE("What cannot be read is a failure, not a usage error", "[tool][usage]"
   fails("logits --model tiny --ids broken", "broken");
   fails("tokenize --model tiny --text latin --json /nowhere/at/all", "latin");
   fails("plan --policy full --k none.npy", "none.npy");
+  fails("run --model tiny --policy full --json /nowhere/r.json",
+        "'/nowhere/r.json.part' cannot be opened for writing");
+  fails("run --model tiny --policy full --html /nowhere/r.html",
+        "'/nowhere/r.html' cannot be opened for writing");
 }
 
 TEST_CASE("The list names every method with its options, and as JSON", "[tool][list]") {
