@@ -14,6 +14,7 @@
 #include <kvist/core/assert.hpp>
 #include <kvist/core/concepts.hpp>
 #include <kvist/core/executor.hpp>
+#include <kvist/core/fields.hpp>
 #include <kvist/core/half.hpp>
 #include <kvist/core/little_endian.hpp>
 #include <kvist/core/plan.hpp>

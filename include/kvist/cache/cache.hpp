@@ -3,7 +3,9 @@
 #include <kvist/attention/attend.hpp>
 #include <kvist/cache/head_cache.hpp>
 #include <kvist/core/executor.hpp>
+#include <kvist/core/fields.hpp>
 #include <kvist/policy/policy.hpp>
+#include <kvist/policy/state_fields.hpp>
 
 #include <algorithm>
 #include <functional>
@@ -203,6 +205,28 @@ class Cache {
     c.next_ = next_;
     c.peak_ = peak_;
     return c;
+  }
+
+  /// All entries, positions and records, for snapshots (io/snapshot.hpp). The policy and its options are not in it.
+  template <class V, class Self>
+  static void fields(V& v, Self& c) {
+    v.same("cache");
+    v.same(c.shape_.layers), v.same(c.shape_.q_heads), v.same(c.shape_.kv_heads);
+    v.same(c.shape_.dim_k), v.same(c.shape_.dim_v), v.same(c.compact());
+    v.number(c.next_, 0, 1 << 30);
+    v.number(c.peak_, 0, std::size_t{1} << 50);
+    std::vector<Index> rows;  // of tier 0
+    for (auto& l : c.layers_) {
+      for (auto& h : l.heads) {
+        HeadCache<S>::fields(v, h, c.next_);
+        if (!v.good()) return;
+        rows.push_back(h.tier(0).store.size());
+      }
+      if constexpr (V::reads) l.bytes_stale = true;
+    }
+    const std::span<const Index> sizes = rows;
+    if constexpr (requires { c.policy_.fields(v, c.state_, sizes); }) c.policy_.fields(v, c.state_, sizes);
+    else state_fields(v, c.policy_, c.state_, sizes);
   }
 
   /// Entries' log-weights of one head (all tiers), or empty where all are 0.

@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
+#include <kvist/core/fields.hpp>
 #include <kvist/policy/detail/roles.hpp>
 
 #include <algorithm>
@@ -150,8 +151,35 @@ class HeadCache {
     }
     return out;
   }
+  /// The tiers, each with positions and log-weights; `next` is one after the newest position that there may be.
+  template <class V, class Self>
+  static void fields(V& v, Self& h, Pos next = most_position) {
+    v.same("head");
+    v.same(h.dim_k_), v.same(h.dim_v_), v.same(h.tiers_.size());
+    for (auto& t : h.tiers_) {
+      visit_fields(v, t.store);
+      if (!v.good()) return;
+      const std::size_t n = std::size_t(t.store.size());
+      v.list(t.pos, n);
+      v.list(t.log_weight, n);
+      if constexpr (V::reads)
+        if (v.good() && !(t.pos.size() == n && (t.log_weight.empty() || t.log_weight.size() == n) &&
+                          plausible(t.pos, &t == &h.tiers_[0], next)))
+          v.fail({Errc::bad_file, "positions of a snapshot that do not fit its entries", (long long)n,
+                  (long long)t.pos.size()});
+    }
+  }
 
  private:
+  static constexpr Pos most_position = 1 << 30;  // that a snapshot may hold
+
+  static bool plausible(const std::vector<Pos>& pos, bool ascending, Pos next) {
+    for (std::size_t i = 0; i < pos.size(); ++i) {
+      if (pos[i] < 0 || pos[i] >= next) return false;
+      if (ascending && i > 0 && pos[i] <= pos[i - 1]) return false;
+    }
+    return true;
+  }
   static void leave(Tier& t, const std::vector<Index>& rows) {
     if (rows.empty()) return;
     t.store.drop(rows);

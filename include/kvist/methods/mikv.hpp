@@ -67,6 +67,12 @@ class MikvPolicy : public Policy<AttentionForBalancer, RecentHalf, Demote, Every
   Status observe(const LayerCall<L>& call, State& st) const {
     return Base::observe(call, st);
   }
+  /// For snapshots.
+  template <class V, class St>
+  void more_fields(V& v, St& st) const {
+    for (auto& n : st.prompt) v.number(n, 0, 1 << 30);
+    for (auto& n : st.high) v.number(n, 0, 1 << 30);
+  }
   template <LayerView L>
   Status plan(const LayerCall<L>& call, State& st, std::vector<Plan>& out) const {
     const std::size_t l = std::size_t(call.layer);

@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/policy/policy.hpp>
+#include <kvist/policy/state_fields.hpp>
 
 #include <memory>
 #include <utility>
@@ -57,10 +58,17 @@ class AnyPolicy {
   std::span<const float> scores(const State& st, int layer, int head) const {
     return p_->scores(*st.p_, layer, head);
   }
+  /// Walks over a sequence's records, for snapshots (policy/state_fields.hpp).
+  template <class V, class St>
+  void fields(V& v, St& st, std::span<const Index> rows) const {
+    p_->fields(v, *st.p_, rows);
+  }
 
  private:
   struct Base {
     virtual ~Base() = default;
+    virtual void fields(FieldWriter&, const StateBase&, std::span<const Index>) const = 0;
+    virtual void fields(FieldReader&, StateBase&, std::span<const Index>) const = 0;
     virtual PolicySettings settings() const = 0;
     virtual AnyPolicy with(const PolicySettings&) const = 0;
     virtual Result<State> start(const Shape&) const = 0;
@@ -94,6 +102,12 @@ class AnyPolicy {
       return AnyPolicy(std::move(copy));
     }
     static typename P::State& held(StateBase& st) { return static_cast<Held&>(st).state; }
+    void fields(FieldWriter& v, const StateBase& st, std::span<const Index> rows) const override {
+      state_fields(v, policy, static_cast<const Held&>(st).state, rows);
+    }
+    void fields(FieldReader& v, StateBase& st, std::span<const Index> rows) const override {
+      state_fields(v, policy, held(st), rows);
+    }
     Result<State> start(const Shape& shape) const override {
       auto made = policy.start(shape);
       if (!made) return made.error();
@@ -103,7 +117,7 @@ class AnyPolicy {
     }
     Wants wants() const override { return policy.wants(); }
     bool due(const Clock& now) const override { return policy.due(now); }
-    unsigned makes() const override { return P::makes(); }
+    unsigned makes() const override { return policy.makes(); }
     bool compact() const override { return P::compact(); }
     bool in_order() const override { return P::in_order(); }
     Status observe(const LayerCall<AnyLayer>& call, StateBase& st) const override {

@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
+#include <kvist/core/fields.hpp>
 
 #include <memory>
 #include <utility>
@@ -29,6 +30,11 @@ class AnyStore {
   AnyRows keys() const { return p_->keys(); }
   AnyRows values() const { return p_->values(); }
   AnyStore clone() const { return AnyStore(p_->clone()); }
+  /// Those of the store that was chosen: a snapshot does not know whether it was chosen at run time.
+  template <class V, class Self>
+  static void fields(V& v, Self& s) {
+    s.p_->fields(v);
+  }
 
  private:
   struct Base {
@@ -47,6 +53,8 @@ class AnyStore {
     virtual AnyRows keys() const = 0;
     virtual AnyRows values() const = 0;
     virtual std::unique_ptr<Base> clone() const = 0;
+    virtual void fields(FieldWriter&) const = 0;
+    virtual void fields(FieldReader&) = 0;
   };
   template <class S>
   struct Model final : Base {
@@ -68,6 +76,8 @@ class AnyStore {
     AnyRows keys() const override { return s.keys(); }
     AnyRows values() const override { return s.values(); }
     std::unique_ptr<Base> clone() const override { return std::make_unique<Model>(s.clone()); }
+    void fields(FieldWriter& v) const override { visit_fields(v, s); }
+    void fields(FieldReader& v) override { visit_fields(v, s); }
   };
   explicit AnyStore(std::unique_ptr<Base> p) : p_(std::move(p)) {}
   std::unique_ptr<Base> p_;

@@ -99,6 +99,21 @@ class QueryStatistics {
     for (std::size_t i = 0; i < d_; ++i) mean[i] = float(m[i]);
     for (std::size_t i = 0; i < d_ * d_; ++i) covariance[i] = float(s[i]);
   }
+  /// For snapshots.
+  template <class V, class Self>
+  static void fields(V& v, Self& s, const Shape& shape) {
+    const std::size_t d = std::size_t(shape.dim_k), group = std::size_t(shape.group());
+    v.number(s.d_, 0, d);
+    v.number(s.count_, 0, 1ll << 40);
+    v.list(s.origin_, group * d);
+    v.list(s.sum_, group * d);
+    v.list(s.square_, group * triangle(d));
+    if (v.good() && s.count_ + (long long)s.d_ > 0 &&
+        (s.d_ != d || s.origin_.size() != group * d || s.sum_.size() != group * d ||
+         s.square_.size() != group * triangle(d)))
+      v.fail({Errc::bad_file, "statistics of queries in a snapshot against the model's shape", (long long)d,
+              (long long)s.d_});
+  }
 
  private:
   void fold(std::vector<double>& x, std::size_t g) {

@@ -41,6 +41,20 @@ class RecentQueries {
   void truncate(Pos pos) {
     while (count_ > 0 && position(count_ - 1) >= pos) --count_;
   }
+  /// For snapshots.
+  template <class V, class Self>
+  static void fields(V& v, Self& s, const Shape& shape) {
+    const std::size_t width = std::size_t(shape.group()) * std::size_t(shape.dim_k);
+    constexpr std::size_t most = std::size_t{1} << 40;
+    v.list(s.pos_, std::size_t{1} << 30);
+    v.list(s.rows_, most);
+    v.number(s.width_, 0, width);
+    v.number(s.count_, 0, Index(s.pos_.size()));
+    v.number(s.begin_, 0, std::max<Index>(0, Index(s.pos_.size()) - 1));
+    if (v.good() && !s.pos_.empty() && (s.width_ != width || s.rows_.size() != width * s.pos_.size()))
+      v.fail({Errc::bad_file, "remembered queries of a snapshot against the model's shape", (long long)width,
+              (long long)s.width_});
+  }
 
  private:
   Index slot(Index i) const { return (begin_ + i) % Index(pos_.size()); }

@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
+#include <kvist/core/fields.hpp>
 #include <kvist/policy/detail/recent_queries.hpp>
 #include <kvist/policy/signal/adapt/pool.hpp>
 #include <kvist/policy/signal/key_redundancy.hpp>
@@ -33,6 +34,12 @@ struct AttentionAndRedundancy {
   static constexpr Index most_queries = 4096;  ///< that each head remembers
 
   Wants wants() const { return {Needs::queries, Needs::queries, window}; }
+
+  /// For snapshots.
+  template <class V, class Record>
+  void fields(V& v, Record& r, const Shape& shape) const {
+    if constexpr (requires { r.queries; }) r.queries.fields(v, r.queries, shape);
+  }
 
   Status validate(const Shape&) const {
     if (!(lambda >= 0 && lambda <= 1)) return Error{Errc::bad_option, "lambda lies between 0 and 1"};

@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
+#include <kvist/core/fields.hpp>
 #include <kvist/policy/detail/query_statistics.hpp>
 #include <kvist/policy/detail/window_rows.hpp>
 
@@ -35,6 +36,13 @@ struct ExpectedAttention {
   float epsilon = 0;
 
   Wants wants() const { return {Needs::queries, Needs::none, all_queries}; }
+
+  /// For snapshots.
+  template <class V, class Record>
+  void fields(V& v, Record& r, const Shape& shape) const {
+    if constexpr (requires { r.queries; }) r.queries.fields(v, r.queries, shape), v.number(r.start, -1, 1 << 30);
+    if constexpr (requires { r.start; }) v.number(r.start, -1, 1 << 30);
+  }
 
   Status validate(const Shape&) const {
     if (future < 1 || future > 1 << 20)

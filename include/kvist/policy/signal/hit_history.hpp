@@ -34,6 +34,27 @@ struct HitHistory {
 
   Wants wants() const { return {Needs::column_sums, Needs::probs, 0}; }
 
+  /// For snapshots: a record's rings are as long as `history` says, or not made yet.
+  template <class V, class Record>
+  void fields(V& v, Record& r, const Shape&) const {
+    if constexpr (requires { r.hits; }) {
+      v.list(r.hits, std::size_t(history + 63) / 64);
+      v.number(r.seen, 0, history);
+      if (v.good() && !r.hits.empty() && r.hits.size() != std::size_t(history + 63) / 64)
+        v.fail({Errc::bad_file, "an entry's history in a snapshot has another length than the policy's",
+                (history + 63) / 64, (long long)r.hits.size()});
+    } else {
+      v.number(r.next, 0, history - 1);
+    }
+    if constexpr (requires { r.first; }) {
+      v.number(r.rows, 0, history);
+      v.list(r.first, std::size_t(history));
+      if (v.good() && r.first.size() != (r.first.empty() && r.rows == 0 ? 0 : std::size_t(history)))
+        v.fail({Errc::bad_file, "a head's history in a snapshot has another length than the policy's", history,
+                (long long)r.first.size()});
+    }
+  }
+
   Status validate(const Shape&) const {
     if (history < 1 || history > most_rows)
       return Error{Errc::bad_option, "the history holds 1 to 65536 rows", most_rows, history};

@@ -44,6 +44,20 @@ struct RecurrenceInterval {
 
   Wants wants() const { return {Needs::none, Needs::probs, 0}; }
 
+  /// For snapshots: steps are counted far from where they overflow.
+  template <class V, class Record>
+  void fields(V& v, Record& r, const Shape&) const {
+    constexpr Index most = 1 << 29;
+    if constexpr (requires { r.longest; }) {
+      bool born = r.last != Entry::unborn;
+      v.number(born, false, true);
+      if (born) v.number(r.last, -most, most);
+      v.number(r.longest, 0, most);
+    } else {
+      v.number(r.step, 0, most);
+    }
+  }
+
   Status validate(const Shape&) const {
     if (!(alpha >= 0)) return Error{Errc::bad_option, "alpha is a probability and can't be negative"};
     return Done{};

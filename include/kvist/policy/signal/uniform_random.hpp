@@ -23,6 +23,13 @@ struct UniformRandom {
 
   Wants wants() const { return {}; }
 
+  /// For snapshots.
+  template <class V, class Record>
+  void fields(V& v, Record& r, const Shape&) const {
+    if constexpr (requires { r.draw; }) v.block(&r.draw, 1);
+    else v.number(r.started, false, true), v.block(&r.stream, 1);
+  }
+
   template <Head H>
   Status observe(const HeadContext<H>& c, std::span<Entry> entries, PerHead& head) const {
     if (!head.started) {

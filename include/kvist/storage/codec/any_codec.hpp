@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
+#include <kvist/core/fields.hpp>
 
 #include <memory>
 #include <utility>
@@ -30,6 +31,10 @@ class AnyCodec {
   void rewrite(const Model&, std::byte* block, Index i, int d, const float* row) const {
     p_->rewrite(block, i, d, row);
   }
+  template <class V, class Self>
+  static void fields(V& v, Self& c) {
+    c.p_->fields(v);
+  }
 
  private:
   struct Base {
@@ -40,6 +45,8 @@ class AnyCodec {
     virtual void encode(const float*, Index, int, std::byte*) const = 0;
     virtual void decode(const std::byte*, Index, int, float*) const = 0;
     virtual void rewrite(std::byte*, Index, int, const float*) const = 0;
+    virtual void fields(FieldWriter&) const = 0;  // a codec has options only: to read is to compare
+    virtual void fields(FieldReader&) const = 0;
   };
   template <class C>
   struct Holder final : Base {
@@ -61,6 +68,8 @@ class AnyCodec {
       if constexpr (requires { c.rewrite(Model{}, block, i, d, row); }) c.rewrite(Model{}, block, i, d, row);
       else if (c.block_rows() == 1) c.encode(Model{}, row, 1, d, block);
     }
+    void fields(FieldWriter& v) const override { visit_fields(v, c); }
+    void fields(FieldReader& v) const override { visit_fields(v, c); }
   };
   std::shared_ptr<const Base> p_;
 };

@@ -46,6 +46,11 @@ using E5M2 = Fp8Format<5, 2, true>;
 template <class F>
 struct Fp8 {
   using Model = Nothing;
+  template <class V, class Self>
+  static void fields(V& v, Self&) {
+    v.same(std::same_as<F, E4M3> ? "fp8_e4m3" : std::same_as<F, E5M2> ? "fp8_e5m2" : "fp8");
+    v.same(F::bias), v.same(F::largest);
+  }
   Index block_rows() const { return 1; }
   std::size_t block_bytes(int d) const { return std::size_t(d); }
   void encode(const Model&, const float* rows, Index n, int d, std::byte* out) const {

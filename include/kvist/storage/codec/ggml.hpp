@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <string_view>
 
 namespace kvist::inline KVIST_ABI {
 
@@ -45,6 +46,7 @@ inline float inverse_of(float d) { return d != 0 ? 1.0f / d : 0.0f; }
 
 /// [d, codes i8 32]: x = d c.
 struct Q8_0 {
+  static constexpr std::string_view name = "q8_0";
   static constexpr int bytes = 34;
   static void encode(const float* x, std::uint8_t* out) {
     const float d = std::fabs(detail::signed_max(x)) / 127.0f, inverse = detail::inverse_of(d);
@@ -60,6 +62,7 @@ struct Q8_0 {
 
 /// [d, nibbles 16]: x = (c - 8) d; low nibbles are channels 0..15, high ones 16..31.
 struct Q4_0 {
+  static constexpr std::string_view name = "q4_0";
   static constexpr int bytes = 18;
   static void encode(const float* x, std::uint8_t* out) {
     const float d = detail::signed_max(x) / -8.0f;
@@ -80,6 +83,7 @@ struct Q4_0 {
 
 /// [d, m, nibbles 16]: x = c d + m.
 struct Q4_1 {
+  static constexpr std::string_view name = "q4_1";
   static constexpr int bytes = 20;
   static void encode(const float* x, std::uint8_t* out) {
     float least, largest;
@@ -119,6 +123,7 @@ inline int five_at(const std::uint8_t* in, int j) {
 
 /// [d, fifth bits 4, nibbles 16]: x = (c - 16) d.
 struct Q5_0 {
+  static constexpr std::string_view name = "q5_0";
   static constexpr int bytes = 22;
   static void encode(const float* x, std::uint8_t* out) {
     const float d = detail::signed_max(x) / -16.0f;
@@ -136,6 +141,7 @@ struct Q5_0 {
 
 /// [d, m, fifth bits 4, nibbles 16]: x = c d + m.
 struct Q5_1 {
+  static constexpr std::string_view name = "q5_1";
   static constexpr int bytes = 24;
   static void encode(const float* x, std::uint8_t* out) {
     float least, largest;
@@ -156,6 +162,7 @@ struct Q5_1 {
 /// [d, nibbles 16]: x = table[c] d, finer near zero. Codes are nearest under d0 = (number of largest magnitude) / -127;
 /// then d is the best scale for those codes, each error weighted by x^2.
 struct Iq4Nl {
+  static constexpr std::string_view name = "iq4_nl";
   static constexpr int bytes = 18;
   static constexpr std::int8_t table[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                             1,    13,   25,  38,  53,  69,  89,  113};
@@ -194,6 +201,10 @@ struct Iq4Nl {
 template <class B>
 struct Blocks {
   using Model = Nothing;
+  template <class V, class Self>
+  static void fields(V& v, Self&) {
+    v.same(B::name);
+  }
   Index block_rows() const { return 1; }
   std::size_t block_bytes(int d) const { return std::size_t((d + 31) / 32) * std::size_t(B::bytes); }
   void encode(const Model&, const float* rows, Index n, int d, std::byte* out) const {

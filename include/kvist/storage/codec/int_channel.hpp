@@ -25,6 +25,11 @@ struct IntChannel {
       return Error{Errc::bad_option, "a group along the tokens has 1 to 1024 of them", most_rows, group};
     return Done{};
   }
+  template <class V, class Self>
+  static void fields(V& v, Self& c) {
+    v.same("int_channel");
+    v.same(sizeof(S)), v.same(c.bits), v.same(c.group);
+  }
   Index block_rows() const { return group; }
   std::size_t block_bytes(int d) const { return std::size_t(d) * (channel_bytes() + 2 * sizeof(S)); }
 

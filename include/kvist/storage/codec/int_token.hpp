@@ -27,6 +27,11 @@ struct IntToken {
       return Error{Errc::bad_option, "a group has at least one channel (0: all of them)", 0, group};
     return Done{};
   }
+  template <class V, class Self>
+  static void fields(V& v, Self& c) {
+    v.same("int_token");
+    v.same(sizeof(S)), v.same(c.bits), v.same(c.group);
+  }
   Index block_rows() const { return 1; }
   std::size_t block_bytes(int d) const { return code_bytes(d) + 2 * std::size_t(groups(d)) * sizeof(S); }
 

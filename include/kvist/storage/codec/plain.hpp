@@ -13,6 +13,10 @@ struct Plain {
   using Model = Nothing;
   Index block_rows() const { return 1; }
   std::size_t block_bytes(int d) const { return std::size_t(d) * sizeof(T); }
+  template <class V, class Self>
+  static void fields(V& v, Self&) {
+    v.same(std::same_as<T, float> ? "f32" : std::same_as<T, f16> ? "f16" : "bf16");
+  }
   void encode(const Model&, const float* rows, Index n, int d, std::byte* out) const {
     for (std::ptrdiff_t i = 0; i < std::ptrdiff_t(n) * d; ++i) {
       const T x = from_f32<T>(rows[i]);

@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
+#include <kvist/core/fields.hpp>
 #include <kvist/view/rows.hpp>
 
 #include <algorithm>
@@ -90,6 +91,23 @@ class BalancedStore {
     c.b_ = b_;
     c.q_ = q_;
     return c;
+  }
+  template <class V, class Self>
+  static void fields(V& v, Self& s) {
+    v.same("balanced");
+    v.same(s.b_.size());
+    v.block(s.b_.data(), s.b_.size());
+    v.list(s.q_, s.b_.size());
+    v.memory_of(s.k_);
+    if constexpr (V::reads) {
+      for (const float b : s.b_)
+        if (v.good() && !(std::isfinite(b) && b > 0))
+          v.fail({Errc::bad_file, "a channel's balancer in a snapshot is no positive number"});
+      if (v.good() && !s.q_.empty() && s.q_.size() != s.b_.size())
+        v.fail({Errc::bad_file, "largest queries of a snapshot against its channels", (long long)s.b_.size(),
+                (long long)s.q_.size()});
+    }
+    visit_fields(v, s.s_);
   }
 
  private:

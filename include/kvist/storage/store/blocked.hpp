@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/attention/attend.hpp>
 #include <kvist/core/concepts.hpp>
+#include <kvist/core/fields.hpp>
 #include <kvist/kernels/rows.hpp>
 #include <kvist/kernels/softmax.hpp>
 #include <kvist/storage/store/codec_side.hpp>
@@ -202,7 +203,54 @@ class BlockedStore {
     return c;
   }
 
+  /// Counts, the bitmap, the codes and the tails, with the room behind each.
+  template <class Visit, class Self>
+  static void fields(Visit& v, Self& s) {
+    constexpr Index most = 1 << 30;
+    v.same("blocked");
+    v.same(s.residual_);
+    K::form(v, s.k_);
+    V::form(v, s.v_);
+    v.number(s.room_, 0, most), v.number(s.reserved_, 0, most);
+    v.number(s.slots_, 0, s.room_), v.number(s.value_slots_, 0, s.slots_);
+    v.number(s.live_k_, 0, s.slots_), v.number(s.live_v_, 0, s.live_k_);
+    v.number(s.tail_room_, 0, most), v.number(s.reserved_tail_, 0, most);
+    v.number(s.tail_k_, 0, s.tail_room_), v.number(s.tail_v_, 0, s.tail_room_);
+    v.list(s.live_, std::size_t(most / 64));
+    if constexpr (Visit::reads) {
+      if (v.good() && !s.agrees())
+        v.fail({Errc::bad_file, "counts of a snapshot that contradict one another", s.slots_, s.live_k_});
+      if (!v.allow(std::uint64_t(s.tail_room_), std::size_t(s.dim_k() + s.dim_v()) * sizeof(float))) return;
+      const Index room = std::exchange(s.tail_room_, 0);
+      s.tk_ = {}, s.tv_ = {};
+      s.set_tail(room);
+    }
+    K::fields(v, s.k_, s.slots_, s.room_);
+    V::fields(v, s.v_, s.slots_, s.room_);
+    v.block(s.tk_.data(), std::size_t(s.tail_k_) * std::size_t(s.dim_k()));
+    v.block(s.tv_.data(), std::size_t(s.tail_v_) * std::size_t(s.dim_v()));
+  }
+
  private:
+  /// Do the counts and the bitmap say the same? Every function relies on it.
+  bool agrees() const {
+    const Index by = up(1);
+    if (room_ % by != 0 || reserved_ % by != 0 || slots_ % k_.unit() != 0 || value_slots_ % v_.unit() != 0)
+      return false;
+    if (live_.size() != std::size_t((slots_ + 63) / 64)) return false;
+    if (slots_ % 64 != 0 && (live_.back() >> (slots_ % 64)) != 0) return false;
+    Index keys = 0, values = 0;
+    for (Index i = 0; i < slots_; i += 64) {
+      const std::uint64_t bits = word(i);
+      const Index left = value_slots_ - i;
+      keys += Index(std::popcount(bits));
+      values += Index(std::popcount(left >= 64 ? bits
+                                    : left > 0 ? bits & ((std::uint64_t{1} << left) - 1)
+                                               : 0));
+    }
+    if (keys != live_k_ || values != live_v_ || live_k_ + tail_k_ != live_v_ + tail_v_) return false;
+    return v_.unit() == 1 || (value_slots_ == slots_ && live_v_ == live_k_);
+  }
   /// Slots come in whole units and pages.
   Index up(Index n) const {
     const Index by = std::max({k_.unit(), K::quantum, V::quantum});

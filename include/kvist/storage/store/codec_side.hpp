@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
+#include <kvist/core/fields.hpp>
 #include <kvist/kernels/rows.hpp>
 #include <kvist/storage/buffer.hpp>
 
@@ -95,6 +96,24 @@ class CodecSide {
     copy.data_.resize(data_.size());
     if (data_.size() > 0) std::memcpy(copy.data_.data(), data_.data(), data_.size());
     return copy;
+  }
+
+  /// How rows are coded; then `slots` of `room` slots, both multiples of unit().
+  template <class V, class Self>
+  static void form(V& v, Self& s) {
+    static_assert(std::is_same_v<typename C::Model, Nothing>,
+                  "what a codec has learnt is not in snapshots yet");
+    v.same("codec");
+    v.same(s.dim_);
+    visit_fields(v, s.codec_);
+  }
+  template <class V, class Self>
+  static void fields(V& v, Self& s, Index slots, [[maybe_unused]] Index room) {
+    if constexpr (V::reads) {
+      if (!v.allow(std::uint64_t(room / s.unit()), s.block_bytes())) return;
+      s.resize(room);
+    }
+    v.block(s.data_.data(), std::size_t(slots / s.unit()) * s.block_bytes());
   }
 
   std::span<const std::byte> coded() const { return {data_.data(), data_.size()}; }

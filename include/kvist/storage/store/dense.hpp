@@ -137,12 +137,36 @@ class DenseStore {
     return copy;
   }
 
+  /// Keys of whole blocks, values of the entries, and the room behind them.
+  template <class V, class Self>
+  static void fields(V& v, Self& s) {
+    v.same("dense");
+    v.same(std::same_as<T, float> ? "f32" : std::same_as<T, f16> ? "f16" : "bf16");
+    v.same(s.dim_k_), v.same(s.dim_v_);
+    Index room = s.capacity_, size = s.size_;
+    v.number(room, 0, most_entries);
+    v.number(size, 0, room);
+    if constexpr (V::reads) {
+      if (v.good() && room % block != 0)
+        v.fail({Errc::bad_file, "the room of a snapshot is no whole number of blocks", block, room});
+      const std::size_t entry = (std::size_t(s.dim_k_) + std::size_t(s.dim_v_)) * sizeof(T) + 1;  // 1: the table
+      if (!v.allow(std::uint64_t(room), entry)) return;
+      s.size_ = 0;
+      s.set_capacity(room);
+      s.size_ = size;
+    }
+    v.block(s.k_.data(), std::size_t(up(size)) * std::size_t(s.dim_k_));
+    v.block(s.v_.data(), std::size_t(size) * std::size_t(s.dim_v_));
+  }
+
   PagedRows<T> keys() const {
     return {k_.data(), table_.data(), size_, dim_k_, block, std::ptrdiff_t(dim_k_) * block, 1, block};
   }
   Rows<T> values() const { return {v_.data(), size_, dim_v_, dim_v_, 1}; }
 
  private:
+  static constexpr Index most_entries = 1 << 30;  // that a snapshot may hold
+
   static Index up(Index n) { return (n + block - 1) / block * block; }
   std::ptrdiff_t key_offset(Index i) const { return std::ptrdiff_t(i / block) * block * dim_k_ + i % block; }
   void write_key(Index i, const float* k) {

@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
+#include <kvist/core/fields.hpp>
 #include <kvist/kernels/packed.hpp>
 #include <kvist/storage/buffer.hpp>
 #include <kvist/storage/codec/affine.hpp>
@@ -112,6 +113,23 @@ class PackedSide {
     copy.data_.resize(data_.size());
     if (data_.size() > 0) std::memcpy(copy.data_.data(), data_.data(), data_.size());
     return copy;
+  }
+
+  /// How rows are coded (accuracy is a choice of the reader); then the pages of `slots` slots, of `room` that there is
+  /// memory for.
+  template <class V, class Self>
+  static void form(V& v, Self& s) {
+    v.same("packed");
+    const kernels::PackedLayout& l = s.layout_;
+    v.same(l.keys), v.same(l.bits), v.same(l.dim), v.same(l.group), v.same(l.along), v.same(l.minima);
+  }
+  template <class V, class Self>
+  static void fields(V& v, Self& s, Index slots, [[maybe_unused]] Index room) {
+    if constexpr (V::reads) {
+      if (!v.allow(std::uint64_t(room / quantum), s.layout_.bytes())) return;
+      s.resize(room);
+    }
+    v.block(s.data_.data(), std::size_t((slots + quantum - 1) / quantum) * s.layout_.bytes());
   }
 
   std::span<const std::byte> coded() const { return std::as_bytes(std::span(data_.data(), data_.size())); }

@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
+#include <kvist/core/fields.hpp>
 #include <kvist/storage/codec/adapt/rotated.hpp>
 
 #include <algorithm>
@@ -89,6 +90,14 @@ class RotatedStore {
             this, size(), dim_v_};
   }
   RotatedStore clone() const { return RotatedStore(s_.clone(), dim_k_, dim_v_); }
+  template <class V, class Self>
+  static void fields(V& v, Self& s) {
+    v.same("rotated");
+    v.same(s.dim_k_), v.same(s.dim_v_);
+    v.memory_of(s.k_);
+    v.memory_of(s.v_);
+    visit_fields(v, s.s_);
+  }
 
  private:
   static const float* turned(const float* x, std::vector<float>& into, Index n, int d) {

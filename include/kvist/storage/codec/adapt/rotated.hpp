@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
+#include <kvist/core/fields.hpp>
 
 #include <bit>
 #include <cmath>
@@ -35,6 +36,11 @@ struct Rotated {
       return Error{Errc::bad_shape, "rotated rows want a head dimension that is a power of two", 64, d};
     if constexpr (requires { inner.validate(d); }) return inner.validate(d);
     else return Done{};
+  }
+  template <class V, class Self>
+  static void fields(V& v, Self& c) {
+    v.same("rotated");
+    visit_fields(v, c.inner);
   }
   Index block_rows() const { return inner.block_rows(); }
   std::size_t block_bytes(int d) const { return inner.block_bytes(d); }

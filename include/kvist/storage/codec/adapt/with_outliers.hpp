@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
+#include <kvist/core/fields.hpp>
 #include <kvist/storage/codec/affine.hpp>
 
 #include <algorithm>
@@ -27,6 +28,12 @@ struct WithOutliers {
       return Error{Errc::bad_option, "outliers of a row are at least 1 and fewer than d", d - 1, count};
     if constexpr (requires { inner.validate(d); }) return inner.validate(d);
     else return Done{};
+  }
+  template <class V, class Self>
+  static void fields(V& v, Self& c) {
+    v.same("with_outliers");
+    v.same(c.count);
+    visit_fields(v, c.inner);
   }
   Index block_rows() const { return inner.block_rows(); }
   std::size_t block_bytes(int d) const {
