@@ -61,6 +61,11 @@ struct HeadContext {
   int layer = 0;
   int index = 0;  ///< KV head
   std::uint64_t seed = 0;
+  // for dispositions, while a plan is made:
+  Index budget = 0;       ///< entries that the head may keep
+  Index mean_budget = 0;  ///< entries per head that its layer may keep
+  Guards guards = {};
+  Index shared_rows = 0;  ///< rows before it are never written
 
   Index size() const { return head.size(); }
 };
@@ -106,7 +111,8 @@ struct LayerBudgetCall {
   Index mean = 0;  ///< entries per KV head, on average over the compressed layers
 };
 /// Splits the budget over layers. allocate() writes out[seen.size()]; `cascades` says whether layers budgeted before may
-/// be cut again: they are then re-selected from the scores of their own prefill.
+/// be cut again: they are then re-selected from the scores of their own prefill. An optional `static constexpr bool whole =
+/// true` says that all layers must have been seen: nothing is then planned before the first decode step.
 template <class B>
 concept LayerBudget = Part<B> && B::role == Role::layer_budget&& requires(const B b, const LayerBudgetCall& call,
                                                                           std::span<Index> out) {
@@ -153,14 +159,35 @@ concept Selector = Part<S> && S::role ==
   s.select(call, drop);
 };
 
-/// Turns losers into drops, blends or moves: in, plan.drop = the losers; out, what becomes of them.
+namespace detail {
 template <class D>
-concept Disposition = Part<D> &&
-                      D::role == Role::disposition&& requires(const D d, const AnyContext& c,
-                                                              std::span<const float> scores, HeadPlan& plan) {
-  { D::makes } -> std::convertible_to<unsigned>;
+concept Disposes = requires(const D d, const AnyContext& c, std::span<const float> scores, HeadPlan& plan) {
   { d.dispose(c, scores, plan) } -> std::same_as<Status>;
 };
+template <class D>
+concept DisposesWithRecords = std::copyable<typename D::Entry> &&
+    std::default_initializable<typename D::Entry> && std::copyable<typename D::PerHead> &&
+    std::default_initializable<typename D::PerHead> &&
+    requires(const D d, const AnyContext& c, std::span<const float> scores, std::span<typename D::Entry> records,
+             std::span<const typename D::Entry> entries, typename D::PerHead& own, HeadPlan& plan) {
+  { d.dispose(c, scores, entries, own, plan) } -> std::same_as<Status>;
+  d.applied(plan, records, own);  // the plan was carried out; its rows are still there
+};
+}  // namespace detail
+
+/// Turns losers into drops, blends or moves: in, plan.drop = the losers; out, what becomes of them.
+///
+/// It may keep records as a signal does: `Entry` travels with each entry, `PerHead` is the head's own. dispose() then takes
+/// them, and changes nothing in them that a plan which is not carried out would have to take back; applied() does. Optional
+/// members: `sizes` (it decides how many entries stay; a selector that chooses nobody goes with it) with `free_size()` (no
+/// budget is needed) and `share(...)` (head budgets of a layer, see Merge); `slots` (entries of the budget that it fills
+/// itself); `rank(entries, scores)` changes scores before losers are chosen; `wants()`; `adds_records` (a signal's records
+/// of folded entries are added up, where it has `fold(Entry& into, const Entry& from)`).
+template <class D>
+concept Disposition = Part<D> && D::role == Role::disposition&& requires {
+  { D::makes } -> std::convertible_to<unsigned>;
+}
+&&(detail::Disposes<D> || detail::DisposesWithRecords<D>);
 
 /// When to plan.
 template <class S>

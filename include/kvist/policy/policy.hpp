@@ -6,6 +6,7 @@
 #include <kvist/policy/detail/plan_cost.hpp>
 #include <kvist/policy/detail/roles.hpp>
 #include <kvist/policy/dispose/drop.hpp>
+#include <kvist/policy/dispose/fold.hpp>
 #include <kvist/policy/guard/keep_ends.hpp>
 #include <kvist/policy/position/positions.hpp>
 #include <kvist/policy/schedule/schedule.hpp>
@@ -49,6 +50,7 @@ struct PolicySettings {
   /// Newest entries that stay on top of everything: Clock::budget counts them, the guard part sees the rest of the budget,
   /// and its `recent` (as at_least's) protects the entries before them. For a question that is its prompt's end.
   Index on_top = 0;
+  Fold merge = Fold::none;  ///< what becomes of entries that the policy would drop
 };
 
 /// A cache policy put together from parts in any order; a missing role gets its default (Recency, Uniform, EvenHeads,
@@ -93,11 +95,18 @@ class Policy {
   template <Part... Qs>
   requires(sizeof...(Qs) > 0) explicit Policy(Qs... parts) { (put(std::move(parts)), ...); }
 
+  /// What becomes of losers: the disposition, or what settings.merge puts in the place of Drop.
+  using Fate = std::conditional_t<std::same_as<DisposePart, Drop>, detail::Folder, DisposePart>;
+  using FateEntry = typename detail::fate_records<Fate>::Entry;
+  using FatePerHead = typename detail::fate_records<Fate>::PerHead;
+
   /// Records and memory of one sequence; they follow their entries through every plan.
   struct State {
     struct PerHead {
       std::vector<typename SignalPart::Entry> entries;
       typename SignalPart::PerHead own{};
+      std::vector<FateEntry> fates;  ///< records of the disposition; empty where it keeps none
+      FatePerHead fate{};
       std::vector<float> scores;  ///< of the last plan, for those who stayed
       std::size_t row_bytes = 0;  ///< of one entry, as the last view stored it
     };
@@ -133,6 +142,17 @@ class Policy {
     if (Status s = settings.schedule.validate(); !s) return s.error();
     if constexpr (requires { signal.validate(shape); })
       if (Status s = signal.validate(shape); !s) return s.error();
+    if (settings.merge != Fold::none && !std::same_as<DisposePart, Drop>)
+      return Error{Errc::bad_option,
+                   "merge= wants a policy that drops entries; this one has another use for them"};
+    if (settings.merge != Fold::none && LayersPart::cascades)
+      return Error{
+          Errc::unsupported,
+          "merge= wants the keys of all entries that go; layer budgets that cascade cut earlier layers when "
+          "theirs are no longer at hand"};
+    if (settings.tolerance > 0 && free_size())
+      return Error{Errc::bad_option,
+                   "a tolerance and a threshold both decide how many entries stay: give one of them"};
     State st;
     st.shape = shape;
     st.layers.resize(std::size_t(shape.layers));
@@ -147,6 +167,7 @@ class Policy {
 
   Wants wants() const {
     Wants w = signal.wants();
+    if constexpr (requires { dispose.wants(); }) w = w | dispose.wants();
     if (settings.account_loss || settings.tolerance > 0) w = w | detail::loss_wants;
     return w;
   }
@@ -155,7 +176,9 @@ class Policy {
     if (settings.schedule.kind != ChosenSchedule::Kind::own) return settings.schedule.due(now);
     return schedule.due(now);
   }
-  static constexpr unsigned makes() { return DisposePart::makes; }
+  unsigned makes() const {
+    return settings.merge == Fold::none ? unsigned(DisposePart::makes) : drops | blends;
+  }
   static constexpr bool compact() { return PositionsPart::compact; }
   /// Must layers be processed one after another, from the first to the last?
   static constexpr bool in_order() { return LayersPart::cascades; }
@@ -174,6 +197,7 @@ class Policy {
       auto& mine = layer.heads[std::size_t(h)];
       const auto& head = call.view.head(h);
       mine.entries.resize(std::size_t(head.size()));
+      if (keeps_fates()) mine.fates.resize(std::size_t(head.size()));
       if (head.size() == 0) continue;
       if constexpr (requires { signal.observe(context(call, st, h, head), std::span(mine.entries), mine.own); })
         if (Status s = signal.observe(context(call, st, h, head), std::span(mine.entries), mine.own); !s)
@@ -196,7 +220,7 @@ class Policy {
       return Done{};
     }
     if (Status s = score(call, st); !s) return s;
-    if (settings.tolerance <= 0 && call.now.budget <= 0)
+    if (settings.tolerance <= 0 && call.now.budget <= 0 && !free_size())
       return Error{Errc::bad_budget,
                    "no budget is set: a policy that drops entries wants Clock::budget in entries per KV head",
                    1, call.now.budget};
@@ -212,10 +236,13 @@ class Policy {
   void applied(const Plan& plan, State& st) const {
     auto& layer = st.layers[std::size_t(plan.layer)];
     for (std::size_t h = 0; h < plan.heads.size(); ++h) {
+      fold_records(plan.heads[h], layer.heads[h]);
+      detail::erase_rows(layer.heads[h].fates, plan.heads[h].drop);
       detail::erase_rows(layer.heads[h].entries, plan.heads[h].drop);
       detail::erase_rows(layer.heads[h].scores, plan.heads[h].drop);
       if constexpr (DisposePart::makes & moves) {  // moved entries leave the tier that is planned over
         std::vector<Index> moved = detail::moved_rows(plan.heads[h]);
+        detail::erase_rows(layer.heads[h].fates, moved);
         detail::erase_rows(layer.heads[h].entries, moved);
         detail::erase_rows(layer.heads[h].scores, moved);
       }
@@ -228,6 +255,7 @@ class Policy {
     if (head == 0) st.layers[std::size_t(layer)].tokens -= std::max<Index>(0, Index(mine.entries.size()) - n);
     if (mine.entries.size() > std::size_t(n)) mine.entries.resize(std::size_t(n));
     if (mine.scores.size() > std::size_t(n)) mine.scores.resize(std::size_t(n));
+    if (mine.fates.size() > std::size_t(n)) mine.fates.resize(std::size_t(n));
     if constexpr (requires { signal.truncate(std::span(mine.entries), mine.own, pos); })
       signal.truncate(std::span(mine.entries), mine.own, pos);
     else if constexpr (requires { signal.truncate(mine.own, pos); }) signal.truncate(mine.own, pos);
@@ -250,6 +278,49 @@ class Policy {
     else if constexpr (std::same_as<Q, SchedulePart>) schedule = std::move(part);
     else if constexpr (std::same_as<Q, PositionsPart>) positions = std::move(part);
     else static_assert(!sizeof(Q), "this part is not in the policy");
+  }
+
+  Fate fate() const {
+    if constexpr (std::same_as<DisposePart, Drop>) return {settings.merge};
+    else return dispose;
+  }
+  bool keeps_fates() const {
+    if constexpr (std::same_as<DisposePart, Drop>) return settings.merge != Fold::none;
+    else return detail::DisposesWithRecords<Fate>;
+  }
+  bool free_size() const {
+    if constexpr (requires { dispose.free_size(); }) return dispose.free_size();
+    else return false;
+  }
+  /// Places of the budget that the disposition fills by itself.
+  Index slots() const {
+    if constexpr (requires { Fate::slots; } && !std::same_as<DisposePart, Drop>) return Fate::slots;
+    else if constexpr (std::same_as<DisposePart, Drop>) return fate().slots();
+    else return 0;
+  }
+  static constexpr bool sizes() {
+    if constexpr (requires { DisposePart::sizes; }) return DisposePart::sizes;
+    else return false;
+  }
+  static constexpr bool whole_model() {
+    if constexpr (requires { LayersPart::whole; }) return LayersPart::whole;
+    else return false;
+  }
+
+  /// What was folded adds its records to those of the entry that it went into.
+  void fold_records(const HeadPlan& plan, typename State::PerHead& mine) const {
+    if (!keeps_fates() || plan.drop.empty()) return;
+    if constexpr (detail::DisposesWithRecords<Fate>) {
+      const Fate f = fate();
+      bool adds = false;
+      if constexpr (std::same_as<Fate, detail::Folder>) adds = f.adds_records();
+      else if constexpr (requires { Fate::adds_records; }) adds = Fate::adds_records;
+      if constexpr (requires(typename SignalPart::Entry & e) { signal.fold(e, e); })
+        if (adds)
+          for (const Blend& b : plan.blend)
+            signal.fold(mine.entries[std::size_t(b.dst)], mine.entries[std::size_t(b.src)]);
+      f.applied(plan, std::span(mine.fates), mine.fate);
+    }
   }
 
   static constexpr Grain signal_grain() {
@@ -313,10 +384,19 @@ class Policy {
   }
 
   Status check_abilities(const Abilities& can) const {
-    if (DisposePart::makes & ~can.makes)
+    if (makes() & ~can.makes)
       return Error{Errc::unsupported,
-                   "the engine cannot apply what this policy makes (drops 1, blends 2, moves 4)",
-                   DisposePart::makes, can.makes};
+                   "the engine cannot apply what this policy makes (drops 1, blends 2, moves 4)", makes(),
+                   can.makes};
+    if (can.page > 1 && (sizes() || slots() > 0))
+      return Error{Errc::unsupported,
+                   "this policy decides by itself which single entries stay; the engine frees whole pages", 1,
+                   can.page};
+    if (can.equal_counts && sizes())
+      return Error{
+          Errc::unsupported,
+          "the engine needs equally many entries in all heads of a layer; this policy merges as many as "
+          "each head's keys let it"};
     constexpr Index most_page = 1 << 20;
     if (can.page < 1 || can.page > most_page)
       return Error{Errc::bad_option, "a page holds 1 to 1048576 entries", most_page, can.page};
@@ -327,7 +407,7 @@ class Policy {
       return Error{Errc::unsupported,
                    "the engine needs equally many entries in all heads of a layer; this policy gives heads "
                    "budgets of their own"};
-    if (can.grain != Grain::head && DisposePart::makes != drops)
+    if (can.grain != Grain::head && makes() != drops)
       return Error{
           Errc::unsupported,
           "blends and moves are made for single heads; the engine applies plans by layer or sequence"};
@@ -361,7 +441,11 @@ class Policy {
         return s;
       orderly(mine.scores);
     }
-    if (signal_grain() != Grain::head || call.can.grain != Grain::head) return share_scores(layer);
+    if (signal_grain() != Grain::head || call.can.grain != Grain::head)
+      if (Status s = share_scores(layer); !s) return s;
+    if (keeps_fates())
+      if constexpr (requires(const Fate f, std::span<const FateEntry> e, std::span<float> s) { f.rank(e, s); })
+        for (auto& mine : layer.heads) fate().rank(std::span<const FateEntry>(mine.fates), mine.scores);
     return Done{};
   }
 
@@ -399,31 +483,43 @@ class Policy {
   template <LayerView L>
   Status budgets_of(const LayerCall<L>& call, State& st, std::vector<Plan>& made) const {
     const auto here = std::find(st.compressed.begin(), st.compressed.end(), call.layer);
-    const std::size_t count = std::size_t(here - st.compressed.begin()) + 1;
-    if (settings.tolerance > 0) return plan_layer(call, st, call.layer, 0, made, &call);
+    const std::size_t mine_at = std::size_t(here - st.compressed.begin());
+    const std::size_t count = whole_model() ? st.compressed.size() : mine_at + 1;
+    if (settings.tolerance > 0 || free_size()) return plan_layer(call, st, call.layer, 0, made, &call);
     if (const auto& mine = st.layers[std::size_t(call.layer)];
         call.now.phase == Phase::decode && mine.budget >= 0 && mine.asked == call.now.budget)
       return plan_layer(call, st, call.layer, st.layers[std::size_t(call.layer)].budget, made, &call);
 
     if constexpr (requires { guard.validate(call.now.budget); })
       if (Status s = guard.validate(std::max<Index>(0, call.now.budget - settings.on_top)); !s) return s;
+    if (whole_model() && call.now.phase == Phase::prefill) {  // later layers have not been seen yet: all stays whole
+      const Guards g = guards_for(call.now.budget, call.can);
+      if (g.sinks + g.recent + slots() > call.now.budget) return guards_do_not_fit(g, call.now.budget);
+      return Done{};
+    }
     std::vector<LayerStat> stats(count);
-    // Where shares do not cascade, layers may run at once: each looks at itself only.
-    for (std::size_t i = LayersPart::cascades ? 0 : count - 1; i < count; ++i)
-      stats[i] = st.layers[std::size_t(st.compressed[i])].stat;
+    // Where shares do not cascade, layers may run at once: each looks at itself only, or at stats that stand.
+    const std::size_t first = LayersPart::cascades || whole_model() ? 0 : count - 1;
+    for (std::size_t i = first; i < count; ++i) stats[i] = st.layers[std::size_t(st.compressed[i])].stat;
     std::vector<Index> budgets(count, 0);
     const LayerBudgetCall ask{int(st.compressed.size()), stats, guards_for(call.now.budget, call.can),
                               call.now.budget};
     if (Status s = layers.allocate(ask, budgets); !s) return s;
-    for (std::size_t i = LayersPart::cascades ? 0 : count - 1; i < count; ++i) {
+    const std::size_t from = LayersPart::cascades ? 0 : mine_at;
+    for (std::size_t i = from; i <= mine_at; ++i) {
       const int l = st.compressed[i];
       if (Status s = plan_layer(call, st, l, budgets[i], made, l == call.layer ? &call : nullptr); !s)
         return s;
     }
-    for (std::size_t i = LayersPart::cascades ? 0 : count - 1; i < count; ++i)
+    for (std::size_t i = from; i <= mine_at; ++i)
       st.layers[std::size_t(st.compressed[i])].budget = budgets[i];
     st.layers[std::size_t(call.layer)].asked = call.now.budget;
     return Done{};
+  }
+
+  static Status guards_do_not_fit(const Guards& g, Index budget) {
+    return Error{Errc::bad_budget, "the guarded entries (sinks and recent) do not fit in the budget of a head",
+                 g.sinks + g.recent, budget};
   }
 
   /// The plan of one layer at `mean` entries per KV head. `view` is null for a layer that is cut again from its scores.
@@ -432,8 +528,8 @@ class Policy {
                     const LayerCall<L>* view) const {
     auto& layer = st.layers[std::size_t(l)];
     const int n_heads = st.shape.kv_heads;
-    std::vector<Index> budgets(std::size_t(n_heads), mean);
-    if (settings.tolerance <= 0) {
+    std::vector<Index> budgets(std::size_t(n_heads), free_size() ? std::numeric_limits<Index>::max() : mean);
+    if (settings.tolerance <= 0 && !free_size()) {
       std::vector<std::span<const float>> table;
       Index longest = 0;
       for (const auto& h : layer.heads) {
@@ -442,11 +538,10 @@ class Policy {
       }
       const Guards g = guards_for(mean, call.can);
       if (longest > mean) {
-        if (g.sinks + g.recent > mean)
-          return Error{Errc::bad_budget,
-                       "the guarded entries (sinks and recent) do not fit in the budget of a head",
-                       g.sinks + g.recent, mean};
+        if (g.sinks + g.recent + slots() > mean) return guards_do_not_fit(g, mean);
         if (Status s = heads.allocate({table, g, mean, l}, budgets); !s) return s;
+        if (view)
+          if (Status s = share(call, st, table, g, mean, budgets); !s) return s;
       }
     }
     Plan plan{l, std::vector<HeadPlan>(std::size_t(n_heads)), std::vector<HeadCost>(std::size_t(n_heads))};
@@ -472,21 +567,21 @@ class Policy {
       HeadPlan& hp = plan.heads[std::size_t(h)];
       const Index n = Index(mine.scores.size());
       const SelectCall ask = ask_of(h);
-      if (n > ask.budget)
-        if (Status s = choose(ask, call.can, hp.drop); !s) return s;
-      if (view) {
-        const auto& head = call.view.head(h);
-        auto c = context(call, st, h, head);
-        if (Status s = dispose.dispose(c, mine.scores, hp); !s) return s;
+      if (!view) {
+        if (n > ask.budget)
+          if (Status s = choose(ask, call.can, hp.drop); !s) return s;
+      } else {
+        if (Status s = decide(call, st, h, ask, mean, hp); !s) return s;
         for (const Self& s : hp.self)
           if (s.dst < call.can.shared_rows)
             return Error{Errc::unsupported, "a blend would write a row that other sequences share",
                          call.can.shared_rows, s.dst};
         HeadCost& cost = plan.cost[std::size_t(h)];
         if (settings.account_loss || settings.tolerance > 0)
-          if (Status s = detail::measure_loss(c, hp.drop, cost); !s) return s;
-        // What blends and other tiers' codes make of the output is not in the drops' bound.
-        if (!hp.self.empty() || !hp.move.empty()) cost.bound = HeadCost::unknown;
+          if (Status s = detail::measure_loss(context(call, st, h, call.view.head(h)), hp, cost); !s)
+            return s;
+        // What other tiers' codes make of the output is not in the bound.
+        if (!hp.move.empty()) cost.bound = HeadCost::unknown;
       }
       detail::state_sizes(n, hp, mine.row_bytes, plan.cost[std::size_t(h)]);
 #if defined(KVIST_CHECKED)
@@ -495,6 +590,54 @@ class Policy {
     }
     if (view || !plan.empty()) made.push_back(std::move(plan));
     return Done{};
+  }
+
+  /// Who goes of one head, and what becomes of them. `mean`: entries per head of the layer.
+  template <LayerView L>
+  Status decide(const LayerCall<L>& call, State& st, int h, SelectCall ask, Index mean, HeadPlan& hp) const {
+    auto& mine = st.layers[std::size_t(call.layer)].heads[std::size_t(h)];
+    auto c = context(call, st, h, call.view.head(h));
+    c.budget = ask.budget;
+    c.mean_budget = mean;
+    c.guards = ask.guards;
+    c.shared_rows = call.can.shared_rows;
+    hp.clear();
+    if (ask.size() > ask.budget) {
+      ask.budget -= slots();
+      if (Status s = choose(ask, call.can, hp.drop); !s) return s;
+    }
+    const Fate f = fate();
+    if constexpr (std::same_as<Fate, detail::Folder>) {
+      if (settings.merge == Fold::none) return Done{};
+    }
+    if constexpr (detail::DisposesWithRecords<Fate>)
+      return f.dispose(c, mine.scores, std::span<const FateEntry>(mine.fates), mine.fate, hp);
+    else return f.dispose(c, mine.scores, hp);
+  }
+
+  /// Head budgets that the disposition makes of the keys of the whole layer, where it does.
+  template <LayerView L>
+  Status share(const LayerCall<L>& call, State& st, ScoreTable table, const Guards& g, Index mean,
+               std::span<Index> budgets) const {
+    using C = HeadContext<std::remove_cvref_t<decltype(call.view.head(0))>>;
+    using Records = std::span<const std::span<const FateEntry>>;
+    if constexpr (requires(const Fate f, std::span<const C> all, Records r) {
+                    f.share(all, table, r, mean, budgets);
+                  }) {
+      auto& layer = st.layers[std::size_t(call.layer)];
+      std::vector<C> all;
+      std::vector<std::span<const FateEntry>> records;
+      for (int h = 0; h < st.shape.kv_heads; ++h) {
+        all.push_back(context(call, st, h, call.view.head(h)));
+        all.back().budget = all.back().mean_budget = mean;
+        all.back().guards = g;
+        all.back().shared_rows = call.can.shared_rows;
+        records.push_back(layer.heads[std::size_t(h)].fates);
+      }
+      return fate().share(std::span<const C>(all), table, Records(records), mean, budgets);
+    } else {
+      return Done{};
+    }
   }
 
   Status choose(const SelectCall& ask, const Abilities& can, std::vector<Index>& drop) const {
@@ -507,16 +650,19 @@ class Policy {
   /// to choose from hold each other, and the bound hardly ever falls when a set shrinks; the one taken is measured.
   template <LayerView L>
   Status fit_tolerance(const LayerCall<L>& call, State& st, int h, SelectCall ask, Index& budget) const {
-    auto c = context(call, st, h, call.view.head(h));
-    std::vector<Index> drop;
-    Index lo = std::min<Index>(std::max<Index>(ask.guards.sinks + ask.guards.recent, 1), ask.size()),
+    const auto c = context(call, st, h, call.view.head(h));
+    HeadPlan trial;
+    Index lo = std::min<Index>(std::max<Index>(ask.guards.sinks + ask.guards.recent + slots(), 1), ask.size()),
           hi = ask.size();
     while (lo < hi) {
       ask.budget = lo + (hi - lo) / 2;
-      bool holds = choose(ask, call.can, drop).has_value();  // whole pages may not fit in so little
+      // Whole pages may not fit in so little. What is moved counts as if it went.
+      bool holds = (DisposePart::makes & moves ? choose(ask, call.can, trial.drop)
+                                               : decide(call, st, h, ask, ask.budget, trial))
+                       .has_value();
       if (holds) {
         HeadCost cost;
-        if (Status s = detail::measure_loss(c, drop, cost); !s) return s;
+        if (Status s = detail::measure_loss(c, trial, cost); !s) return s;
         if (std::isnan(cost.bound))
           return Error{Errc::missing_evidence,
                        "a tolerance wants finite values and the attention of recent queries"};

@@ -17,6 +17,7 @@ struct HeadView {
   V values;
   std::span<const Pos> pos;
   KeyForm form = KeyForm::rotated;
+  std::span<const float> log_weight = {};  ///< [n] added to each entry's logit (merged entries), or empty: all 0
 
   Index size() const { return keys.size(); }
 };
@@ -30,6 +31,13 @@ concept Head = requires(const H h) {
   { h.form } -> std::convertible_to<KeyForm>;
   { h.size() } -> std::same_as<Index>;
 };
+
+/// The log-weights [n] of a head's entries; empty where all are 0, as in views that know of none.
+template <Head H>
+std::span<const float> log_weight_of(const H& head) {
+  if constexpr (requires { head.log_weight; }) return head.log_weight;
+  else return {};
+}
 
 /// The KV heads of one layer; every head has its own length.
 template <class L>

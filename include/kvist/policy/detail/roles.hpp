@@ -23,6 +23,18 @@ using pick = typename pick_role<R, Default, Ps...>::type;
 template <Role R, class... Ps>
 inline constexpr int count_role = (0 + ... + int(Ps::role == R));
 
+/// The records of a disposition; Nothing where it keeps none.
+template <class D>
+struct fate_records {
+  using Entry = Nothing;
+  using PerHead = Nothing;
+};
+template <DisposesWithRecords D>
+struct fate_records<D> {
+  using Entry = typename D::Entry;
+  using PerHead = typename D::PerHead;
+};
+
 /// Removes ascending rows from a vector, keeping the order of the others.
 template <class T>
 void erase_rows(std::vector<T>& v, const std::vector<Index>& rows) {

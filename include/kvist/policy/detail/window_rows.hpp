@@ -30,7 +30,8 @@ inline void softmax(std::span<float> x) {
   for (float& v : x) v *= inv;
 }
 
-/// Logits [n] of query head g's query `i` (a row of the evidence), -infinity for entries newer than the query.
+/// Logits [n] of query head g's query `i` (a row of the evidence), log-weights included, -infinity for entries newer than
+/// the query.
 /// Requires: queries in the evidence.
 template <Head H>
 void window_logits(const HeadContext<H>& c, int g, Index i, std::span<float> out) {
@@ -38,6 +39,8 @@ void window_logits(const HeadContext<H>& c, int g, Index i, std::span<float> out
   const std::span<const float> q = c.seen.queries.row(g, i);
   c.head.keys.for_each_run(
       [&](auto run, Index first) { kernels::dot(run, q.data(), scale, out.data() + first); });
+  const std::span<const float> weights = log_weight_of(c.head);
+  for (std::size_t j = 0; j < weights.size(); ++j) out[j] += weights[j];
   // Positions ascend, so what is newer than the query stands at the end.
   const Pos mine = c.seen.first_query + i;
   for (Index j = c.size(); j-- > 0 && c.head.pos[std::size_t(j)] > mine;)
