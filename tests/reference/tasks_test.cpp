@@ -171,4 +171,6 @@ TEST_CASE("A context too short for its lines, or a text too short for the contex
   CHECK(little.error().want == 20000);
   CHECK(little.error().got > 1000);
   CHECK_FALSE(tasks::hide(tasks::facts8, tasks::Haystack{}, encode, text_of, 512, 1, 0));
+  const auto mute = [](std::string_view) { return std::vector<std::int32_t>{}; };
+  CHECK(tasks::hide(tasks::facts8, hay, mute, text_of, 512, 1, 0).error().code == Errc::bad_file);
 }

@@ -194,7 +194,7 @@ inline std::string lay_out(const Haystack& hay, std::size_t first, std::size_t c
 /// `text_of(id)` gives the text of a token: what tells whether the blank before digits is a token of its own,
 /// which then belongs to the opened answer (left to a small model, it is the commonest error).
 /// Fails with: bad_shape where the text has fewer than `tokens` tokens, or `tokens` is too small for the
-/// lines.
+/// lines; bad_file where the tokenizer has no tokens for a question or its answer.
 template <class TextOf>
 Result<Retrieval> hide(std::span<const Frame> frames, const Haystack& hay, const Encode& encode,
                        const TextOf& text_of, Index tokens, std::uint64_t seed, std::uint64_t index) {
@@ -217,6 +217,8 @@ Result<Retrieval> hide(std::span<const Frame> frames, const Haystack& hay, const
       q.open.push_back(q.payload[0]);
       q.payload.erase(q.payload.begin());
     }
+    if (q.ask.empty() || q.open.empty() || q.payload.empty())
+      return Error{Errc::bad_file, "the tokenizer has no tokens for a question or its answer"};
   }
   std::vector<std::size_t> order(frames.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
