@@ -303,6 +303,14 @@ class Drive {
     }
     return Done{};
   }
+  /// Decode steps that are observed and not planned for: a draft that the engine tells the policy of.
+  Status speculate(std::span<const Id> t) {
+    for (const Id id : t) {
+      ++step_;
+      if (Status s = call({&id, 1}, Phase::decode, true, false); !s) return s;
+    }
+    return Done{};
+  }
   Status steps(Index n) {
     for (Index i = 0; i < n; ++i)
       if (Status s = step(); !s) return s;

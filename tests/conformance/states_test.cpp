@@ -109,6 +109,26 @@ Verdict takes_back(const Subject& s, const Setup& setup) {
   return same_end(*a, *b, end_calls, "tokens that were taken back left their records to others");
 }
 
+/// Speculative tokens whose evidence the policy was given and that were taken back: as if they had never been.
+Verdict unlearns(const Subject& s, const Setup& setup) {
+  if (exempt(s.name, "unlearn")) return {};
+  auto plain = begin(s, setup), told = begin(s, setup);
+  if (!plain || !told) return Verdict::no("start");
+  for (Drive* d : {&*plain, &*told}) {
+    KVIST_STEP("prompt", d->prompt(90));
+    KVIST_STEP("steps", d->steps(13));
+  }
+  KVIST_STEP("speculative tokens", told->speculate(ids(700, 5)));
+  told->truncate(told->next - 5, 5);
+  for (Drive* d : {&*plain, &*told}) {
+    KVIST_STEP("steps", d->steps(13));
+    KVIST_STEP("second turn", d->prompt(40));
+    KVIST_STEP("steps", d->steps(3));
+  }
+  return same_end(*plain, *told, end_calls,
+                  "what a token that was taken back attended to is still remembered");
+}
+
 /// Sequences take turns and each goes as if it were alone; a new start is a clean one.
 Verdict sequences_are_apart(const Subject& s, const Setup& setup) {
   auto alone = begin(s, setup);
@@ -176,6 +196,13 @@ TEST_CASE("Records that copies of a state share are caught", "[conformance][clon
 TEST_CASE("Tokens that are taken back leave no trace", "[conformance][truncate]") { hold(takes_back); }
 TEST_CASE("A policy that does not hear of tokens taken back is caught", "[conformance][truncate][wrong]") {
   bites(takes_back, wrong::Deaf{}, wrong::right_records());
+}
+
+TEST_CASE("What speculative tokens taught is forgotten with them", "[conformance][truncate]") {
+  hold(unlearns);
+}
+TEST_CASE("Records that outlive the tokens they came from are caught", "[conformance][truncate][wrong]") {
+  bites(unlearns, wrong::unforgetting(), wrong::forgetting());
 }
 
 TEST_CASE("Sequences do not leak into each other", "[conformance][sequences]") { hold(sequences_are_apart); }

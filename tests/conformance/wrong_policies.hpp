@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Policies with one fault each, so that every law of this folder can show that it bites, and their faultless relatives.
 #include <kvist/policy/any_policy.hpp>
+#include <kvist/policy/signal/hit_history.hpp>
 
 #include <atomic>
 #include <limits>
@@ -113,6 +114,17 @@ struct Trusting : Newest {
   Trusting() : Newest(newest()) {}
   Wants wants() const { return {Needs::column_sums, Needs::probs, 0}; }
 };
+
+/// A history of hits that keeps those of tokens that were taken back.
+struct Unforgetting : HitHistory {
+  void truncate(std::span<Entry>, PerHead&, Pos) const {}
+};
+inline AnyPolicy unforgetting() {
+  return Policy<Unforgetting, KeepEnds, EveryStep>(KeepEnds{guards.sinks, guards.recent});
+}
+inline AnyPolicy forgetting() {
+  return Policy<HitHistory, KeepEnds, EveryStep>(KeepEnds{guards.sinks, guards.recent});
+}
 
 /// Draws from a generator that all calls of the program share.
 struct Restless {

@@ -196,6 +196,50 @@ TEST_CASE("Equal queries and one coming position make one virtual query", "[meth
     CHECK(double(got[j]) == Approx(dot_of[j] / total * .5 * std::sqrt(8.0)).epsilon(1e-5));
 }
 
+TEST_CASE(
+    "ExpectedAttention's sinks are the first positions of the sequence, wherever it starts and whoever is "
+    "gone",
+    "[methods][ExpectedAttention]") {
+  Random random(53);
+  const RopeTable none;
+  SmallLayer layer(Shape{1, 2, 1, 8, 8});
+  layer.append_random(30, random);
+  layer.give_random_evidence(30, random);
+  const std::vector<float> at_zero = scores({20, 4, 0}, layer, none);
+  CHECK(*std::max_element(at_zero.begin() + 4, at_zero.end()) < at_zero[0]);
+
+  SmallLayer later = layer;
+  later.queries = layer.queries;
+  for (Pos& p : later.pos[0]) p += 1000;
+  later.seen[0].queries.data = later.queries[0].data();
+  later.seen[0].first_query += 1000;
+  CHECK(scores({20, 4, 0}, later, none) == at_zero);
+
+  // Two sinks and two others leave: the sinks that stay are sinks, the first rows are not.
+  const ExpectedAttention signal{20, 4, 0};
+  Scratch scratch;
+  ExpectedAttention::PerHead own;
+  const AnyLayer whole = layer.view();
+  const Clock now = prompt_clock(5);
+  REQUIRE(signal.observe(AnyContext{whole.head(0), layer.seen[0], now, layer.shape, scratch, &none}, {}, own));
+  SmallLayer cut = layer;
+  Plan gone{0, std::vector<HeadPlan>(1), {}};
+  gone.heads[0].drop = {1, 2, 7, 20};
+  cut.apply(gone);
+  const AnyLayer rest = cut.view();
+  std::vector<float> out(26);
+  REQUIRE(signal.score(AnyContext{rest.head(0), {}, now, layer.shape, scratch, &none}, {}, own, out));
+  CHECK(cut.pos[0][2] == 4);
+  CHECK((out[0] == out[1] && out[0] > *std::max_element(out.begin() + 2, out.end())));
+  // All sinks leave: what is left ranks as before, since sinks never shared in the softmax.
+  SmallLayer bare = layer;
+  gone.heads[0].drop = {0, 1, 2, 3};
+  bare.apply(gone);
+  const AnyLayer without = bare.view();
+  REQUIRE(signal.score(AnyContext{without.head(0), {}, now, layer.shape, scratch, &none}, {}, own, out));
+  for (std::size_t i = 0; i < 26; ++i) CHECK(out[i] == Approx(at_zero[i + 4]).epsilon(1e-6));
+}
+
 TEST_CASE("ExpectedAttention keeps its sinks, takes short prompts, and refuses what it cannot do",
           "[methods][ExpectedAttention]") {
   Random random(47);

@@ -185,6 +185,40 @@ TEST_CASE("A new turn moves LazyEviction's records back by the steps that passed
   CHECK(r.longest() == Is{3, 0, 0, 0, 0, 0, 0, 0});
 }
 
+TEST_CASE("LazyEviction follows a budget that changes, at its next step of the grid",
+          "[methods][LazyEviction]") {
+  Run r(options(5, .3), 40, 20);
+  const auto steps_to = [&](Index last) {
+    while (r.n < last) r.step(Row(std::size_t(r.layer.size() + 1), .01f));
+  };
+  steps_to(5);
+  CHECK(r.layer.size() == 20);
+  r.budget = 11;
+  steps_to(9);
+  CHECK(r.layer.size() == 24);
+  steps_to(10);
+  CHECK(r.layer.size() == 11);
+  r.budget = 15;  // larger again: it grows into it
+  steps_to(15);
+  CHECK(r.layer.size() == 15);
+  steps_to(20);
+  CHECK(r.layer.size() == 15);
+}
+
+TEST_CASE("A generation shorter than LazyEviction's window is never cut; a chosen schedule cuts it",
+          "[methods][LazyEviction]") {
+  Run never(options(30, .3), 60, 40);
+  for (Index n = 1; n < 30; ++n) never.step(Row(std::size_t(never.layer.size() + 1), .01f));
+  CHECK(never.layer.size() == 89);
+  never.step(Row(90, .01f));
+  CHECK(never.layer.size() == 40);
+
+  Run sooner(options(30, .3), 60, 40);
+  sooner.policy.settings.schedule = {ChosenSchedule::Kind::every_steps, 10, 0};
+  for (Index n = 1; n <= 10; ++n) sooner.step(Row(std::size_t(sooner.layer.size() + 1), .01f));
+  CHECK(sooner.layer.size() == 40);
+}
+
 TEST_CASE("LazyEviction refuses a window that does not fit and options out of range",
           "[methods][LazyEviction]") {
   CHECK(LazyEviction::make(options(0, .1)).error().code == Errc::bad_option);

@@ -171,8 +171,10 @@ class Policy {
     if (settings.account_loss || settings.tolerance > 0) w = w | detail::loss_wants;
     return w;
   }
-  /// Is it time to plan? By the schedule part, or by the schedule that the settings choose in its place.
+  /// Is it time to plan? By the schedule part, or by the schedule that the settings choose in its place. Where layers have
+  /// shares of their own, what waits for more than the budget is always due, and plan() looks at the layer's share.
   bool due(const Clock& now) const {
+    if (slack() >= 0 && !std::same_as<LayersPart, Uniform>) return EveryStep{}.due(now);
     if (settings.schedule.kind != ChosenSchedule::Kind::own) return settings.schedule.due(now);
     return schedule.due(now);
   }
@@ -470,6 +472,14 @@ class Policy {
     return Done{};
   }
 
+  /// How many entries above its budget a layer may hold before anything goes; -1 where the schedule does not ask for it.
+  Index slack() const {
+    if (settings.schedule.kind == ChosenSchedule::Kind::over_budget) return settings.schedule.slack;
+    if constexpr (std::same_as<SchedulePart, OverBudget>)
+      if (settings.schedule.kind == ChosenSchedule::Kind::own) return schedule.slack;
+    return -1;
+  }
+
   Guards guards_for(Index budget, const Abilities& can) const {
     constexpr Index most = 1 << 29;  // more than any budget; sums must not overflow
     const Index on_top = std::min(settings.on_top, most);
@@ -528,14 +538,14 @@ class Policy {
                     const LayerCall<L>* view) const {
     auto& layer = st.layers[std::size_t(l)];
     const int n_heads = st.shape.kv_heads;
-    std::vector<Index> budgets(std::size_t(n_heads), free_size() ? std::numeric_limits<Index>::max() : mean);
-    if (settings.tolerance <= 0 && !free_size()) {
+    Index longest = 0;
+    for (const auto& h : layer.heads) longest = std::max(longest, Index(h.scores.size()));
+    const bool waits = settings.tolerance <= 0 && slack() >= 0 && longest <= mean + slack();
+    std::vector<Index> budgets(std::size_t(n_heads),
+                               free_size() || waits ? std::numeric_limits<Index>::max() : mean);
+    if (settings.tolerance <= 0 && !free_size() && !waits) {
       std::vector<std::span<const float>> table;
-      Index longest = 0;
-      for (const auto& h : layer.heads) {
-        table.push_back(h.scores);
-        longest = std::max(longest, Index(h.scores.size()));
-      }
+      for (const auto& h : layer.heads) table.push_back(h.scores);
       const Guards g = guards_for(mean, call.can);
       if (longest > mean) {
         if (g.sinks + g.recent + slots() > mean) return guards_do_not_fit(g, mean);

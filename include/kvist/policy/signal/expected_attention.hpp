@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace kvist::inline KVIST_ABI {
 
@@ -14,13 +15,14 @@ namespace kvist::inline KVIST_ABI {
 /// value.
 ///
 /// Queries before rotation are taken as a normal distribution with the mean m and covariance S (divisor n) of
-/// the prompt's queries behind the first `sinks`. Both are turned by the mean R of the rotations at the next
-/// `future` positions: m' = R m, S' = R S R^T; R shrinks fast channels towards 0. An entry's logit is
-/// k.m'/sqrt(d) + k^T S' k/(2d), the logarithm of the mean of exp(q.k/sqrt(d)) over that distribution;
-/// softmax over the entries behind the sinks, mean over the query group, and (p + epsilon) * |v| is the
-/// score. Sinks get more than any other entry; they are meant to be guarded. The rotated queries that the
-/// engine hands over are rotated back by their positions. Calls of one prompt, and prompts of several turns,
-/// add up in the statistics.
+/// the prompt's queries behind the sequence's first `sinks` positions. Both are turned by the mean R of the
+/// rotations at the next `future` positions: m' = R m, S' = R S R^T; R shrinks fast channels towards 0. An
+/// entry's logit is k.m'/sqrt(d) + k^T S' k/(2d), the logarithm of the mean of exp(q.k/sqrt(d)) over that
+/// distribution; softmax over the entries behind the sinks, mean over the query group, and (p + epsilon) *
+/// |v| is the score. Sinks get more than any other entry; they are meant to be guarded. The rotated queries
+/// that the engine hands over are rotated back by their positions. Calls of one prompt, and prompts of
+/// several turns, add up in the statistics. A sequence begins at the position of the first entry that was
+/// observed: sinks are those positions, wherever they lie now, and none where they are gone.
 /// Source: Devoto et al. 2025, arXiv 2510.00636 (Expected Attention); NVIDIA/kvpress, ExpectedAttentionPress.
 ///
 /// Needs: all queries of the prompt, the rotary table, keys as rotated, values. State: G*dk*(dk + 5)/2 f64 a
@@ -30,6 +32,7 @@ struct ExpectedAttention {
   using Entry = Nothing;
   struct PerHead {
     detail::QueryStatistics queries;
+    Pos start = -1;  ///< of the sequence
   };
   Index future = 512;
   Index sinks = 4;
@@ -40,7 +43,8 @@ struct ExpectedAttention {
   /// For snapshots.
   template <class V, class Record>
   void fields(V& v, Record& r, const Shape& shape) const {
-    if constexpr (requires { r.queries; }) r.queries.fields(v, r.queries, shape), v.number(r.start, -1, 1 << 30);
+    if constexpr (requires { r.queries; })
+      r.queries.fields(v, r.queries, shape), v.number(r.start, -1, 1 << 30);
     if constexpr (requires { r.start; }) v.number(r.start, -1, 1 << 30);
   }
 
@@ -57,18 +61,22 @@ struct ExpectedAttention {
   Status observe(const HeadContext<H>& c, std::span<Entry>, PerHead& head) const {
     if (c.now.phase != Phase::prefill || !c.seen.queries) return Done{};
     if (Status s = check(c); !s) return s;
-    head.queries.add(c.seen.queries, c.seen.first_query, sinks, *c.rope);
+    if (head.start < 0) head.start = c.head.pos[0];
+    head.queries.add(c.seen.queries, c.seen.first_query, behind_sinks(head), *c.rope);
     return Done{};
   }
 
   template <Head H>
   Status score(const HeadContext<H>& c, std::span<const Entry>, const PerHead& head, std::span<float> out) const {
-    const Index n = c.size(), first = std::min(sinks, n);
+    const Index n = c.size();
+    const Index first =
+        Index(std::lower_bound(c.head.pos.begin(), c.head.pos.end(), behind_sinks(head)) - c.head.pos.begin());
     std::fill(out.begin(), out.end(), 0.0f);
     if (first == n) return Done{};
     if (Status s = check(c); !s) return s;
-    if (head.queries.count() == 0)
+    if (head.start < 0)
       return Error{Errc::missing_evidence, "expected attention wants all queries of the prompt", 1, 0};
+    if (head.queries.count() == 0) return Done{};  // the prompt was no longer than its sinks: all rank alike
     const std::size_t d = std::size_t(c.shape.dim_k);
     const int group = c.shape.group();
     auto mean = c.scratch.floats(d);
@@ -94,6 +102,11 @@ struct ExpectedAttention {
   }
 
  private:
+  /// The first position that is no sink.
+  Pos behind_sinks(const PerHead& head) const {
+    return Pos(std::min<long long>((long long)std::max<Pos>(head.start, 0) + sinks,
+                                   std::numeric_limits<Pos>::max()));
+  }
   template <Head H>
   static Status check(const HeadContext<H>& c) {
     if (!c.rope) return Error{Errc::missing_evidence, "expected attention wants the model's rotary table"};

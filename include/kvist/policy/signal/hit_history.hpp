@@ -17,6 +17,8 @@ namespace kvist::inline KVIST_ABI {
 /// decide a flat row, so a probability within 1e-6 (relative) of the threshold hits.
 /// Source: Liu et al. 2023, arXiv 2305.17118 (Scissorhands); AnswerDotAI/cold-compress, cache.py.
 ///
+/// Rows of tokens that are taken back are forgotten; what a full history gave up for them stays forgotten.
+///
 /// Needs: column sums of the prompt, probabilities of each step. State: history bits and a count an entry.
 /// Cost: n*(G + history/64) a step.
 struct HitHistory {
@@ -26,7 +28,8 @@ struct HitHistory {
     Index seen = 0;                   ///< rows since the entry was made, at most `history`
   };
   struct PerHead {
-    Index next = 0;  ///< place of the next row in the rings
+    Index next = 0, rows = 0;  ///< place of the next row in the rings; rows held, at most `history`
+    std::vector<Pos> first;    ///< [history] where the call of each row began
   };
   Index history = 400;
   double threshold = 1;
@@ -50,8 +53,8 @@ struct HitHistory {
       v.number(r.rows, 0, history);
       v.list(r.first, std::size_t(history));
       if (v.good() && r.first.size() != (r.first.empty() && r.rows == 0 ? 0 : std::size_t(history)))
-        v.fail({Errc::bad_file, "a head's history in a snapshot has another length than the policy's", history,
-                (long long)r.first.size()});
+        v.fail({Errc::bad_file, "a head's history in a snapshot has another length than the policy's",
+                history, (long long)r.first.size()});
     }
   }
 
@@ -66,6 +69,9 @@ struct HitHistory {
     const bool prompt = c.now.phase == Phase::prefill;
     const Cube& rows = prompt ? c.seen.column_sums : c.seen.probs;
     const float limit = float(threshold * (1 - 1e-6) / double(std::max<std::size_t>(entries.size(), 1)));
+    if (rows.w > 0) head.first.resize(std::size_t(history), 0);
+    Pos began = c.size() > 0 ? c.head.pos[std::size_t(c.size() - 1)] : 0;
+    for (std::size_t i = entries.size(); i-- > 0 && entries[i].hits.empty();) began = c.head.pos[i];
     for (Index w = 0; w < rows.w; ++w) {
       const std::size_t word = std::size_t(head.next / 64);
       const std::uint64_t bit = std::uint64_t{1} << (head.next % 64);
@@ -78,9 +84,24 @@ struct HitHistory {
         e.hits[word] = p >= limit ? e.hits[word] | bit : e.hits[word] & ~bit;
         e.seen = std::min(e.seen + 1, history);
       }
+      head.first[std::size_t(head.next)] = began;
       head.next = (head.next + 1) % history;
+      head.rows = std::min(head.rows + 1, history);
     }
     return Done{};
+  }
+
+  /// Rows of calls that began at or after `pos` are gone.
+  void truncate(std::span<Entry> entries, PerHead& head, Pos pos) const {
+    for (; head.rows > 0; --head.rows) {
+      const Index last = (head.next + history - 1) % history;
+      if (head.first[std::size_t(last)] < pos) return;
+      for (Entry& e : entries) {
+        if (!e.hits.empty()) e.hits[std::size_t(last / 64)] &= ~(std::uint64_t{1} << (last % 64));
+        e.seen = std::max<Index>(0, e.seen - 1);
+      }
+      head.next = last;
+    }
   }
 
   template <Head H>
