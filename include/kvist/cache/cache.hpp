@@ -340,12 +340,18 @@ class Cache {
     std::copy_n(args.q, std::ptrdiff_t(args.group) * shape_.dim_k, q);
     for (int g = 0; g < args.group; ++g) turn(q + std::ptrdiff_t(g) * shape_.dim_k, n - 1);
     args.q = q;
-    for (Index i = 0; i < n; i += turned_rows) {
-      const Index count = std::min(turned_rows, n - i);
-      head.read(i, count, k, v);
-      for (Index j = 0; j < count; ++j) turn(k + std::ptrdiff_t(j) * shape_.dim_k, i + j);
-      kvist::attend(rows(k, count, shape_.dim_k), rows(v, count, shape_.dim_v), args, state);
-      if (args.logits) args.logits += count;
+    Index row = 0;
+    for (int t = 0; t < head.tiers(); ++t) {
+      const auto& tier = head.tier(t);
+      for (Index i = 0; i < tier.store.size(); i += turned_rows) {
+        const Index count = std::min(turned_rows, tier.store.size() - i);
+        tier.store.read(i, count, k, v);
+        for (Index j = 0; j < count; ++j) turn(k + std::ptrdiff_t(j) * shape_.dim_k, row + j);
+        args.bias = tier.log_weight.empty() ? nullptr : tier.log_weight.data() + i;
+        kvist::attend(rows(k, count, shape_.dim_k), rows(v, count, shape_.dim_v), args, state);
+        if (args.logits) args.logits += count;
+        row += count;
+      }
     }
   }
 

@@ -78,7 +78,7 @@ class HeadCache {
 
   AnyHead view(KeyForm form) const {
     const Tier& t = tiers_[0];
-    return {t.store.keys(), t.store.values(), t.pos, form};
+    return {t.store.keys(), t.store.values(), t.pos, form, t.log_weight};
   }
 
   /// Rows first .. first+n-1 over all tiers, decoded; either pointer may be null.
@@ -193,9 +193,12 @@ class HeadCache {
   void blend(Tier& t, const HeadPlan& plan) {
     const std::size_t dk = std::size_t(dim_k_), dv = std::size_t(dim_v_), m = plan.self.size();
     std::vector<float> k(m * dk), v(m * dv), src_k(dk), src_v(dv);
+    std::vector<char> new_k(m, 0), new_v(m, 0);
     for (std::size_t s = 0; s < m; ++s) {
       const Self& self = plan.self[s];
       t.store.read(self.dst, 1, k.data() + s * dk, v.data() + s * dv);
+      new_k[s] = self.wk != 1;
+      new_v[s] = self.wv != 1;
       for (std::size_t c = 0; c < dk; ++c) k[s * dk + c] *= self.wk;
       for (std::size_t c = 0; c < dv; ++c) v[s * dv + c] *= self.wv;
     }
@@ -204,13 +207,18 @@ class HeadCache {
                                          [](const Self& x, Index dst) { return x.dst < dst; });
       const std::size_t s = std::size_t(self - plan.self.begin());
       t.store.read(b.src, 1, src_k.data(), src_v.data());
+      new_k[s] = new_k[s] || b.wk != 0;
+      new_v[s] = new_v[s] || b.wv != 0;
       for (std::size_t c = 0; c < dk; ++c) k[s * dk + c] += b.wk * src_k[c];
       for (std::size_t c = 0; c < dv; ++c) v[s * dv + c] += b.wv * src_v[c];
     }
     for (std::size_t s = 0; s < m; ++s) {
       const Self& self = plan.self[s];
-      t.store.write(self.dst, k.data() + s * dk, v.data() + s * dv);
+      // What stays as it was keeps its bits: a coded row is not coded again.
+      if (new_k[s] || new_v[s])
+        t.store.write(self.dst, new_k[s] ? k.data() + s * dk : nullptr, new_v[s] ? v.data() + s * dv : nullptr);
       if (self.log_weight != 0 || !t.log_weight.empty()) {
+        if (t.log_weight.empty()) t.log_weight.reserve(t.pos.capacity());
         t.log_weight.resize(t.pos.size(), 0.0f);
         t.log_weight[std::size_t(self.dst)] = self.log_weight;
       }

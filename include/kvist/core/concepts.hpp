@@ -181,7 +181,7 @@ concept DisposesWithRecords = std::copyable<typename D::Entry> &&
 /// them, and changes nothing in them that a plan which is not carried out would have to take back; applied() does. Optional
 /// members: `sizes` (it decides how many entries stay; a selector that chooses nobody goes with it) with `free_size()` (no
 /// budget is needed) and `share(...)` (head budgets of a layer, see Merge); `slots` (entries of the budget that it fills
-/// itself); `rank(entries, scores)` changes scores before losers are chosen; `wants()`; `adds_records` (a signal's records
+/// itself); `rank(entries, scores)` changes scores before losers are chosen; `wants()`; `adds_records()` (a signal's records
 /// of folded entries are added up, where it has `fold(Entry& into, const Entry& from)`).
 template <class D>
 concept Disposition = Part<D> && D::role == Role::disposition&& requires {

@@ -71,6 +71,11 @@ struct OptionForm<ChosenSchedule> {
   }
 };
 
+template <>
+struct EnumNames<Fold> {
+  static constexpr std::array<const char*, 5> names{"none", "nearest", "runs", "values", "compensate"};
+};
+
 /// Options that every eviction method takes besides its own; an own option of the same name goes first.
 struct CommonOptions {
   Index sinks = 0, recent = 0;
@@ -78,6 +83,7 @@ struct CommonOptions {
   bool account_loss = false;
   float tolerance = 0;
   ChosenSchedule schedule{};
+  Fold merge = Fold::none;
 
   template <class V>
   static void fields(V& v, CommonOptions& o) {
@@ -90,9 +96,12 @@ struct CommonOptions {
       "instead of a budget: the fewest entries whose bound on the output's change holds");
     v("schedule", o.schedule,
       "when to evict: own (the method's), after_prefill, per_chunk, every_step, every:W, over_budget");
+    v("merge", o.merge,
+      "fold what would be dropped into what stays: none, nearest (key), runs (of neighbours), values (alone), "
+      "compensate (one entry for all)");
   }
   PolicySettings settings() const {
-    return {{sinks, recent}, skip_layers, account_loss, tolerance, schedule, 0};
+    return {{sinks, recent}, skip_layers, account_loss, tolerance, schedule, 0, merge};
   }
 };
 

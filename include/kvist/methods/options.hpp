@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/types.hpp>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <initializer_list>
@@ -76,12 +77,17 @@ class ReadOptions {
 
   template <class T>
   void operator()(const char* name, T& value, const char*) {
-    if (!names_.empty()) names_ += ", ";
-    names_ += name;
+    // A name that was there before is a method's own option, which may read what the common one cannot.
+    const bool again = std::find(seen_.begin(), seen_.end(), name) != seen_.end();
+    if (!again) {
+      if (!names_.empty()) names_ += ", ";
+      names_ += name;
+      seen_.push_back(name);
+    }
     for (std::size_t i = 0; i < given_.size(); ++i) {
       if (given_[i].first != name) continue;
       used_[i] = true;
-      if (!read(given_[i].second, value) && fault_.empty())
+      if (!read(given_[i].second, value) && fault_.empty() && !again)
         fault_ = "option " + given_[i].first + "=" + given_[i].second + " wants " + wanted(value);
     }
   }
@@ -155,6 +161,7 @@ class ReadOptions {
 
   const std::vector<OptionText>& given_;
   std::vector<bool> used_;
+  std::vector<std::string_view> seen_;
   std::string names_, fault_;
 };
 

@@ -315,8 +315,7 @@ class Policy {
     if constexpr (detail::DisposesWithRecords<Fate>) {
       const Fate f = fate();
       bool adds = false;
-      if constexpr (std::same_as<Fate, detail::Folder>) adds = f.adds_records();
-      else if constexpr (requires { Fate::adds_records; }) adds = Fate::adds_records;
+      if constexpr (requires { f.adds_records(); }) adds = f.adds_records();
       if constexpr (requires(typename SignalPart::Entry & e) { signal.fold(e, e); })
         if (adds)
           for (const Blend& b : plan.blend)

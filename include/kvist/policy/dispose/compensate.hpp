@@ -16,10 +16,11 @@ struct Compensate {
   static constexpr Role role = Role::disposition;
   static constexpr unsigned makes = drops | blends;
   static constexpr Index slots = 1;  ///< places of the budget that it takes
-  static constexpr bool adds_records = true;
   using Entry = MergeRecord;
   struct PerHead {};
   bool weighted = true;
+
+  bool adds_records() const { return weighted; }
 
   /// The compensation entry is always among the losers, and is then brought back with the others in it.
   void rank(std::span<const Entry> entries, std::span<float> scores) const {

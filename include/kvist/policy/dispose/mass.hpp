@@ -4,12 +4,12 @@
 
 namespace kvist::inline KVIST_ABI {
 
-// Mass of a merge: what is added to the logit of an entry that stands for several, instead of what was added before. `counts`
+// Mass of a merge: what is added to the logit of an entry that stands for several, instead of what was added before. counts()
 // says that the entry's attention includes that of its members, so that records of a signal are added up with them.
 
 /// Nothing more than before: the merged entry weighs as one. Cheap to apply anywhere, and up to a factor n too light.
 struct NoMass {
-  static constexpr bool counts = false;
+  bool counts() const { return false; }
   Wants wants() const { return {}; }
   float log_weight(const MergeCall& c, const MergeGroup& g, std::span<const float>) const {
     return c.bias(g.dst);
@@ -20,7 +20,7 @@ struct NoMass {
 /// else the mass is too small (Jensen), never too large.
 /// Source: Bolya et al. 2023, arXiv 2210.09461 (ToMe), proportional attention.
 struct LogCount {
-  static constexpr bool counts = true;
+  bool counts() const { return true; }
   Wants wants() const { return {}; }
   float log_weight(const MergeCall& c, const MergeGroup& g, std::span<const float>) const {
     double n = 0;
@@ -33,7 +33,7 @@ struct LogCount {
 /// compensation entries. log n where every weight is that of a count.
 /// Source: arXiv 2504.09936 (KeepKV), votes.
 struct LogVotes {
-  static constexpr bool counts = true;
+  bool counts() const { return true; }
   Wants wants() const { return {}; }
   float log_weight(const MergeCall& c, const MergeGroup& g, std::span<const float>) const {
     double sum = 0;
@@ -49,7 +49,7 @@ struct LogVotes {
 ///
 /// Needs: queries of the last `window` tokens and of each step.
 struct FittedMass {
-  static constexpr bool counts = true;
+  bool counts() const { return true; }
   Index window = 32;
   Wants wants() const { return {Needs::queries, Needs::queries, window}; }
 
@@ -80,6 +80,17 @@ struct FittedMass {
         sum += top + std::log(all) - merged;
       }
     return seen > 0 ? float(sum / seen) : LogVotes{}.log_weight(c, g, wk);
+  }
+};
+
+/// One of NoMass and LogCount by a run-time value.
+struct ChosenMass {
+  enum class Kind : std::uint8_t { none, count };
+  Kind kind = Kind::none;
+  bool counts() const { return kind == Kind::count; }
+  Wants wants() const { return {}; }
+  float log_weight(const MergeCall& c, const MergeGroup& g, std::span<const float> wk) const {
+    return kind == Kind::count ? LogCount{}.log_weight(c, g, wk) : NoMass{}.log_weight(c, g, wk);
   }
 };
 

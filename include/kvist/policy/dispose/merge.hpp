@@ -31,7 +31,6 @@ struct Merge {
   static constexpr Role role = Role::disposition;
   static constexpr unsigned makes = drops | blends;
   static constexpr bool sizes = Match::sizes;
-  static constexpr bool adds_records = Mass::counts;
   using Entry = MergeRecord;
   struct PerHead {
     typename Gate::State gate;
@@ -44,6 +43,7 @@ struct Merge {
   Mass mass{};
 
   Wants wants() const { return mass.wants(); }
+  bool adds_records() const { return mass.counts(); }
   /// Does the matching's own threshold decide how many entries stay, without a budget?
   bool free_size() const {
     if constexpr (Match::sizes) return match.free_size();

@@ -46,6 +46,11 @@ struct AccumulatedAttention {
       out[i] = normalise ? entries[i].sum / std::max(entries[i].seen, 1.0f) : entries[i].sum;
     return Done{};
   }
+  /// What was folded into an entry attends through it from now on.
+  static void fold(Entry& into, const Entry& from) {
+    into.sum += from.sum;
+    into.seen = std::max(into.seen, from.seen);
+  }
 };
 static_assert(Signal<AccumulatedAttention>);
 
