@@ -59,6 +59,9 @@ struct PolicySettings {
 /// Use, for each layer: `observe` with the evidence of the call; if `due`, `plan`; carry the plans out; tell `applied`.
 /// State belongs to one sequence; different layers may be processed at once unless the layer budget cascades or the
 /// engine's grain is the sequence.
+///
+/// State survives a new turn: records and positions go on, shares and what a prompt says of a layer are settled anew by the
+/// next prompt, steps count from it (policy/README.md says it part by part).
 template <Part... Ps>
 class Policy {
   static_assert(((detail::count_role<Ps::role, Ps...> == 1) && ...), "two parts fill the same role");
