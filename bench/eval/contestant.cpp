@@ -73,6 +73,7 @@ Outcome<Contestant> contestant(const std::string& text) {
   c.text = text;
   c.spec = *std::move(spec);
   c.evicts = made->evicts;
+  c.free_size = made->policy.free_size();
   c.oracle = made->oracle;
   for (const m::Clause& clause : c.spec.clauses) {
     const m::Entry* const e = m::find(clause.name);
@@ -122,8 +123,8 @@ Outcome<std::vector<Contestant>> contestants(const std::vector<std::string>& spe
     auto c = contestant(text);
     if (!c) return c.failure();
     const m::Clause* const target = evicting(c->spec.clauses);
-    const bool wants_budget = c->evicts && c->spec.budget.kind == kvist::Budget::Kind::none && target &&
-                              !has_option(*target, "tolerance");
+    const bool wants_budget = c->evicts && !c->free_size && c->spec.budget.kind == kvist::Budget::Kind::none &&
+                              target && !has_option(*target, "tolerance");
     if (!wants_budget) {
       add(*std::move(c));
       continue;

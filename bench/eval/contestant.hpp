@@ -17,6 +17,7 @@ struct Contestant {
   std::string text;  ///< as results name it
   kvist::methods::Spec spec;
   bool evicts = false, oracle = false;
+  bool free_size = false;  ///< evicts without a budget
   std::string store;  ///< the SPEC's clauses that name stores; empty: the tool's default (f32)
 
   /// Policy and stores anew. `question` > 0: the prompt ends with a question of so many tokens, whose entries stay on top

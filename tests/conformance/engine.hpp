@@ -50,7 +50,7 @@ inline constexpr Id follower = 2'500'000;  ///< from here on: tokens that attend
 struct EngineHead {
   std::vector<Id> id;
   std::vector<Pos> pos;
-  std::vector<float> k, v;
+  std::vector<float> k, v, log_weight;
   std::vector<bf16> k_pages, v_pages;
   std::vector<std::int32_t> table;
 };
@@ -77,9 +77,28 @@ class Engine {
         if (ragged && h % 2 == 1 && ids[i] < decoy && ids[i] % 3 == 2) continue;
         to.id.push_back(ids[i]);
         to.pos.push_back(first + Pos(i));
+        if (!to.log_weight.empty()) to.log_weight.push_back(0);
         for (int c = 0; c < setup_.shape.dim_k; ++c) to.k.push_back(key(l, h, ids[i], c));
         for (int c = 0; c < setup_.shape.dim_v; ++c) to.v.push_back(value(l, h, ids[i], c));
       }
+    }
+  }
+
+  /// Writes what a plan blends; its rows are still there.
+  void blend(int l, int h, const HeadPlan& plan) {
+    EngineHead& x = head(l, h);
+    const std::size_t dk = std::size_t(setup_.shape.dim_k), dv = std::size_t(setup_.shape.dim_v);
+    if (!plan.self.empty()) x.log_weight.resize(x.id.size(), 0.0f);
+    for (const Self& s : plan.self) {
+      for (std::size_t c = 0; c < dk; ++c) x.k[std::size_t(s.dst) * dk + c] *= s.wk;
+      for (std::size_t c = 0; c < dv; ++c) x.v[std::size_t(s.dst) * dv + c] *= s.wv;
+      x.log_weight[std::size_t(s.dst)] = s.log_weight;
+    }
+    for (const Blend& b : plan.blend) {
+      for (std::size_t c = 0; c < dk; ++c)
+        x.k[std::size_t(b.dst) * dk + c] += b.wk * x.k[std::size_t(b.src) * dk + c];
+      for (std::size_t c = 0; c < dv; ++c)
+        x.v[std::size_t(b.dst) * dv + c] += b.wv * x.v[std::size_t(b.src) * dv + c];
     }
   }
 
@@ -90,6 +109,7 @@ class Engine {
       const std::ptrdiff_t i = rows[d];
       x.id.erase(x.id.begin() + i);
       x.pos.erase(x.pos.begin() + i);
+      if (!x.log_weight.empty()) x.log_weight.erase(x.log_weight.begin() + i);
       x.k.erase(x.k.begin() + i * setup_.shape.dim_k, x.k.begin() + (i + 1) * setup_.shape.dim_k);
       x.v.erase(x.v.begin() + i * setup_.shape.dim_v, x.v.begin() + (i + 1) * setup_.shape.dim_v);
     }
@@ -102,7 +122,7 @@ class Engine {
       const Index n = Index(x.id.size());
       const int dk = setup_.shape.dim_k, dv = setup_.shape.dim_v;
       if (!setup_.paged) {
-        out.push_back({rows(x.k.data(), n, dk), rows(x.v.data(), n, dv), x.pos, form});
+        out.push_back({rows(x.k.data(), n, dk), rows(x.v.data(), n, dv), x.pos, form, x.log_weight});
         continue;
       }
       const Index pages = (n + page - 1) / page;
@@ -113,7 +133,7 @@ class Engine {
       out.push_back(
           {PagedRows<bf16>{x.k_pages.data(), x.table.data(), n, dk, page, std::ptrdiff_t(page) * dk, dk, 1},
            PagedRows<bf16>{x.v_pages.data(), x.table.data(), n, dv, page, std::ptrdiff_t(page) * dv, dv, 1},
-           x.pos, form});
+           x.pos, form, x.log_weight});
     }
     return out;
   }
@@ -210,7 +230,8 @@ inline SeenMemory evidence(const Engine& engine, int l, std::span<const Id> ids,
           double dot = 0;
           for (int c = 0; c < d; ++c)
             dot += double(q[c]) * double(head.k[visible * std::size_t(d) + std::size_t(c)]);
-          p[visible] = dot / std::sqrt(double(d));
+          p[visible] =
+              dot / std::sqrt(double(d)) + (head.log_weight.empty() ? 0.0 : double(head.log_weight[visible]));
           if (engine.broken(head.id[visible]) == 0) top = std::max(top, p[visible]);
         }
         for (std::size_t j = 0; j < visible; ++j) {
@@ -419,6 +440,7 @@ class Drive {
       }
     }
     for (std::size_t h = 0; h < p.heads.size(); ++h) {
+      engine.blend(p.layer, int(h), p.heads[h]);
       std::vector<Index> gone = p.heads[h].drop;
       for (const Move& m : p.heads[h].move) gone.push_back(m.src);
       std::sort(gone.begin(), gone.end());

@@ -36,7 +36,8 @@ Result<Index> apply_in_place(const HeadPlan& plan, const MutableRows<K>& keys, c
   }
   const std::size_t dk = std::size_t(keys.d), dv = std::size_t(values.d);
   std::vector<float> k(plan.self.size() * dk), v(plan.self.size() * dv), from_k(dk), from_v(dv);
-  std::vector<char> new_k(plan.self.size(), 0), new_v(plan.self.size(), 0);  // what stays as it was keeps its bits
+  std::vector<char> new_k(plan.self.size(), 0),
+      new_v(plan.self.size(), 0);  // what stays as it was keeps its bits
   // All sums first, then all writes: a source is never read after it has changed.
   for (std::size_t i = 0; i < plan.self.size(); ++i) {
     const Self& self = plan.self[i];

@@ -175,6 +175,10 @@ inline Result<MadeSpec> make(const Spec& spec, std::string& fault, int depth = 0
           fault = "SPEC '" + spec.text + "' gives a budget and a tolerance, which stands for one";
           return Error{Errc::bad_option, "a tolerance stands for the budget: give one of them"};
         }
+  if (spec.budget.kind != Budget::Kind::none && policy && policy->free_size()) {
+    fault = "SPEC '" + spec.text + "' gives a budget and a threshold, which stands for one";
+    return Error{Errc::bad_option, "a threshold stands for the budget: give one of them"};
+  }
   if (spec.budget.kind != Budget::Kind::none && !evicts) {
     fault = "SPEC '" + spec.text + "' gives a budget to what keeps everything";
     return Error{Errc::bad_option, "only methods that evict take a budget"};

@@ -46,6 +46,9 @@ class AnyPolicy {
   unsigned makes() const { return p_->makes(); }
   bool compact() const { return p_->compact(); }
   bool in_order() const { return p_->in_order(); }
+  bool free_size() const { return p_->free_size(); }
+  /// Room for the records of n entries a head.
+  void reserve(State& st, Index n) const { p_->reserve(*st.p_, n); }
   Status observe(const LayerCall<AnyLayer>& call, State& st) const { return p_->observe(call, *st.p_); }
   Status plan(const LayerCall<AnyLayer>& call, State& st, std::vector<Plan>& out) const {
     return p_->plan(call, *st.p_, out);
@@ -77,6 +80,8 @@ class AnyPolicy {
     virtual unsigned makes() const = 0;
     virtual bool compact() const = 0;
     virtual bool in_order() const = 0;
+    virtual bool free_size() const = 0;
+    virtual void reserve(StateBase&, Index) const = 0;
     virtual Status observe(const LayerCall<AnyLayer>&, StateBase&) const = 0;
     virtual Status plan(const LayerCall<AnyLayer>&, StateBase&, std::vector<Plan>&) const = 0;
     virtual void applied(const Plan&, StateBase&) const = 0;
@@ -120,6 +125,13 @@ class AnyPolicy {
     unsigned makes() const override { return policy.makes(); }
     bool compact() const override { return P::compact(); }
     bool in_order() const override { return P::in_order(); }
+    bool free_size() const override {
+      if constexpr (requires { policy.free_size(); }) return policy.free_size();
+      else return false;
+    }
+    void reserve(StateBase& st, Index n) const override {
+      if constexpr (requires { policy.reserve(held(st), n); }) policy.reserve(held(st), n);
+    }
     Status observe(const LayerCall<AnyLayer>& call, StateBase& st) const override {
       return policy.observe(call, held(st));
     }

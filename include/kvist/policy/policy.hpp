@@ -185,6 +185,11 @@ class Policy {
     return settings.merge == Fold::none ? unsigned(DisposePart::makes) : drops | blends;
   }
   static constexpr bool compact() { return PositionsPart::compact; }
+  /// Does the disposition decide by itself how many entries stay, so that no budget is needed?
+  bool free_size() const {
+    if constexpr (requires { dispose.free_size(); }) return dispose.free_size();
+    else return false;
+  }
   /// Must layers be processed one after another, from the first to the last?
   static constexpr bool in_order() { return LayersPart::cascades; }
 
@@ -292,10 +297,6 @@ class Policy {
   bool keeps_fates() const {
     if constexpr (std::same_as<DisposePart, Drop>) return settings.merge != Fold::none;
     else return detail::DisposesWithRecords<Fate>;
-  }
-  bool free_size() const {
-    if constexpr (requires { dispose.free_size(); }) return dispose.free_size();
-    else return false;
   }
   /// Places of the budget that the disposition fills by itself.
   Index slots() const {

@@ -105,7 +105,7 @@ KVIST_REGISTRY_INLINE const std::vector<Entry>& registry() {
     detail::add_policies<Full, RandomEviction, Window,                                     //
                          StreamingLLM, H2O, SnapKV, PyramidKV, AdaKV, TOVA, Scissorhands,  //
                          KeyNormEviction, KeyDiff, LazyEviction, CAKE, RKV, ChunkKV, Mikv, LagKV,
-                         ExpectedAttentionEviction>(out);
+                         ExpectedAttentionEviction, KVMerger, D2O, CaM, ToMe, EMS>(out);
     detail::add_stores<ExactF32, ExactF16, ExactBf16, Int8, IntTokenStore, IntChannelStore, Q8_0Store, Q4_0Store,
                        Q4_1Store, Q5_0Store, Q5_1Store, Iq4NlStore, Fp8E4M3Store, Fp8E5M2Store, Kivi, RotatedInner>(
         out);

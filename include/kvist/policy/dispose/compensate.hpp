@@ -55,7 +55,7 @@ struct Compensate {
   void applied(const HeadPlan& plan, std::span<Entry> entries, PerHead&) const {
     for (const Blend& b : plan.blend) {
       entries[std::size_t(b.dst)].count += entries[std::size_t(b.src)].count;
-      entries[std::size_t(b.dst)].stands_in = true;
+      entries[std::size_t(b.dst)].stands_in = 1;
     }
   }
 };

@@ -33,11 +33,11 @@ struct Threshold {
 struct MovingThreshold {
   struct State {
     float tau = 0, next = 0;
-    bool started = false, pending = false;
+    std::int32_t started = 0, pending = 0;  ///< 0 or 1
   };
   float alpha = 0.5f, beta = 0.5f;
   void filter(const MergeCall&, State& s, std::vector<MergePair>& pairs) const {
-    s.pending = !pairs.empty();
+    s.pending = pairs.empty() ? 0 : 1;
     if (pairs.empty()) return;
     double sum = 0;
     for (const MergePair& p : pairs) sum += double(p.similarity);
@@ -47,8 +47,8 @@ struct MovingThreshold {
   }
   void commit(State& s) const {
     if (s.pending) s.tau = s.next;
-    s.started = s.started || s.pending;
-    s.pending = false;
+    s.started = s.started | s.pending;
+    s.pending = 0;
   }
 };
 

@@ -15,8 +15,8 @@ namespace kvist::inline KVIST_ABI {
 
 /// The record that merges keep of each entry.
 struct MergeRecord {
-  float count = 1;         ///< tokens that it stands for
-  bool stands_in = false;  ///< it is a compensation entry
+  float count = 1;             ///< tokens that it stands for
+  std::int32_t stands_in = 0;  ///< 1: it is a compensation entry
 };
 
 /// A loser, and the entry that stays into which it may be folded.
