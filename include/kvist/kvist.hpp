@@ -127,8 +127,10 @@
 #include <kvist/storage/store/dense.hpp>
 #include <kvist/storage/store/packed_side.hpp>
 #include <kvist/storage/store/rotated.hpp>
+#include <kvist/storage/store/thinned.hpp>
 #include <kvist/view/evidence.hpp>
 #include <kvist/view/head.hpp>
 #include <kvist/view/mutable_rows.hpp>
 #include <kvist/view/rope.hpp>
 #include <kvist/view/rows.hpp>
+#include <kvist/view/tensor_layout.hpp>
