@@ -6,7 +6,6 @@
 #include <kvist/storage/store/dense.hpp>
 
 #include "support/catch.hpp"
-#include "support/count_allocations.hpp"
 #include "support/small_layer.hpp"
 
 using namespace kvist;
@@ -227,24 +226,4 @@ TEST_CASE("Blends carry absolute weights, and an entry that stands for several c
                                       0.75f * history.v[std::size_t((3 * 2 + 1) * 8 + c)])
                                    .margin(1e-6));
   CHECK(cache.bias(0, 0)[2] == Approx(std::log(2.0f)));
-}
-
-TEST_CASE("Decode allocates nothing after reserve", "[cache][Cache]") {
-  auto cache = make_cache(*methods::H2O::make({}));
-  History history;
-  Random random(8);
-  cache.reserve(64);
-  const auto k = random_floats(std::size_t(shape.kv_heads * shape.dim_k), random);
-  const auto q = random_floats(std::size_t(shape.q_heads * shape.dim_k), random);
-  std::vector<float> out(std::size_t(shape.q_heads * shape.dim_v));
-  Serial serial;
-  long long before = 0;
-  for (Index step = 1; step <= 60; ++step) {
-    if (step == 50) before = allocations;  // plans and scratch have found their sizes by then
-    for (int l = 0; l < shape.layers; ++l) {
-      REQUIRE(cache.append(l, 1, k.data(), k.data(), step - 1));
-      REQUIRE(cache.attend(l, q.data(), 0.25f, out.data(), serial));
-    }
-  }
-  CHECK(allocations == before);
 }

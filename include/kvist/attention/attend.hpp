@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 namespace kvist::inline KVIST_ABI {
 namespace detail {
@@ -40,6 +41,30 @@ inline void hide_logits(const AttendArgs& args, Index first, Index count) {
   if (args.logits == nullptr) return;
   for (int g = 0; g < args.group; ++g)
     std::fill_n(args.logits + g * args.logits_stride + first, count, -std::numeric_limits<float>::infinity());
+}
+
+/// Adds the rows of a store to the state, which are rows `from` and on of those that `args` speak of; `bias` is the store's
+/// own. Allocates only for `only` lists where `from` is not 0.
+template <class S>
+void attend_rows(const S& store, AttendArgs args, Index from, const float* bias, const AttnState& state) {
+  const Index n = store.size();
+  args.bias = bias;
+  if (args.logits != nullptr) args.logits += from;
+  args.first = std::clamp<Index>(args.first - from, 0, n);
+  std::vector<Index> shifted;
+  if (!args.only.empty()) {
+    const auto first = std::lower_bound(args.only.begin(), args.only.end(), from);
+    const auto last = std::lower_bound(first, args.only.end(), from + n);
+    if (first == last) return hide_logits(args, 0, n);
+    if (from == 0) {
+      args.only = {args.only.data(), std::size_t(last - first)};
+    } else {
+      shifted.assign(first, last);
+      for (Index& i : shifted) i -= from;
+      args.only = shifted;
+    }
+  }
+  store.attend(args, state);
 }
 
 /// How far ahead of what is read its later rows are asked for; 0 where their place is not known (pages, readers).

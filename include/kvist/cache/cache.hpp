@@ -67,11 +67,13 @@ class Cache {
   /// The most that bytes() has been after an append or an applied plan.
   std::size_t bytes_peak() const { return peak_; }
 
-  /// Room for n entries a head: decode up to it allocates nothing.
+  /// Room for n entries a head: decode up to it allocates nothing, but in steps in which a policy plans (a plan's own lists).
   void reserve(Index n) {
     for (Layer& l : layers_)
       for (auto& h : l.heads) h.reserve(n);
     tap_.reserve(std::size_t(n) * std::size_t(shape_.q_heads));
+    if (compact()) renumber_table(n);
+    if constexpr (requires { policy_.reserve(state_, n); }) policy_.reserve(state_, n);
     buffers();
   }
 
@@ -288,6 +290,7 @@ class Cache {
                                         std::size_t(turned_rows) * std::size_t(shape_.dim_k + shape_.dim_v)));
     last_q_.reserve(std::size_t(shape_.q_heads * shape_.dim_k));
     evidence_.reserve(std::size_t(shape_.kv_heads));
+    for (Layer& l : layers_) l.views.reserve(std::size_t(shape_.kv_heads));
   }
 
   void note_peak() {

@@ -1,5 +1,6 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
+#include <kvist/attention/attend.hpp>
 #include <kvist/core/concepts.hpp>
 #include <kvist/core/fields.hpp>
 #include <kvist/policy/detail/roles.hpp>
@@ -42,9 +43,11 @@ class HeadCache {
   }
 
   void reserve(Index n) {
+    reserved_ = std::max(reserved_, n);
     for (Tier& t : tiers_) {
       t.store.reserve(n);
       t.pos.reserve(std::size_t(n));
+      if (!t.log_weight.empty()) t.log_weight.reserve(std::size_t(n));
     }
   }
 
@@ -66,13 +69,13 @@ class HeadCache {
     for (Tier& t : tiers_) t.store.settle();
   }
 
-  /// Adds all entries to the state. With args.logits the tiers' logits follow one another.
-  void attend(AttendArgs args, const AttnState& state) const {
+  /// Adds all entries to the state. Rows of `first`, `only` and `logits` in args count over all tiers, which follow one
+  /// another; the bias is that of the entries.
+  void attend(const AttendArgs& args, const AttnState& state) const {
+    Index from = 0;
     for (const Tier& t : tiers_) {
-      AttendArgs a = args;
-      a.bias = t.log_weight.empty() ? nullptr : t.log_weight.data();
-      t.store.attend(a, state);
-      if (args.logits) args.logits += t.store.size();
+      detail::attend_rows(t.store, args, from, t.log_weight.empty() ? nullptr : t.log_weight.data(), state);
+      from += t.store.size();
     }
   }
 
@@ -156,6 +159,7 @@ class HeadCache {
   static void fields(V& v, Self& h, Pos next = most_position) {
     v.same("head");
     v.same(h.dim_k_), v.same(h.dim_v_), v.same(h.tiers_.size());
+    v.number(h.reserved_, 0, most_position);
     for (auto& t : h.tiers_) {
       visit_fields(v, t.store);
       if (!v.good()) return;
@@ -180,14 +184,23 @@ class HeadCache {
     }
     return true;
   }
-  static void leave(Tier& t, const std::vector<Index>& rows) {
+  void leave(Tier& t, const std::vector<Index>& rows) const {
     if (rows.empty()) return;
     t.store.drop(rows);
     detail::erase_rows(t.pos, rows);
     detail::erase_rows(t.log_weight, rows);
     // A cut that frees much gives the memory back; a step's single drop keeps it for the next append.
-    if (t.pos.capacity() > t.pos.size() + 64) t.pos.shrink_to_fit();
-    if (t.log_weight.capacity() > t.log_weight.size() + 64) t.log_weight.shrink_to_fit();
+    const std::size_t keep = std::max(t.pos.size(), std::size_t(reserved_)) + 64;
+    if (t.pos.capacity() > keep) fit(t.pos);
+    if (t.log_weight.capacity() > keep) fit(t.log_weight);
+  }
+  /// Memory for the elements, or for what was reserved.
+  template <class T>
+  void fit(std::vector<T>& x) const {
+    std::vector<T> next;
+    next.reserve(std::max(x.size(), std::size_t(reserved_)));
+    next.assign(x.begin(), x.end());
+    x = std::move(next);
   }
 
   void blend(Tier& t, const HeadPlan& plan) {
@@ -227,6 +240,7 @@ class HeadCache {
 
   int dim_k_, dim_v_;
   std::vector<Tier> tiers_;
+  Index reserved_ = 0;
   std::vector<float> row_k_, row_v_;
 };
 

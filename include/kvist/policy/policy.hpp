@@ -193,6 +193,16 @@ class Policy {
   /// Must layers be processed one after another, from the first to the last?
   static constexpr bool in_order() { return LayersPart::cascades; }
 
+  /// Room for the records of n entries a head, so that following them allocates nothing up to there.
+  void reserve(State& st, Index n) const {
+    for (auto& layer : st.layers)
+      for (auto& head : layer.heads) {
+        head.entries.reserve(std::size_t(n));
+        head.scores.reserve(std::size_t(n));
+        if (keeps_fates()) head.fates.reserve(std::size_t(n));
+      }
+  }
+
   /// Folds the evidence of one call into the records of one layer.
   /// Fails with: missing_evidence, bad_shape; nothing has changed then.
   template <LayerView L>

@@ -8,6 +8,7 @@
 #include <kvist/storage/codec/int_token.hpp>
 #include <kvist/storage/codec/plain.hpp>
 #include <kvist/storage/store/blocked.hpp>
+#include <kvist/storage/store/thinned.hpp>
 
 #include <limits>
 
@@ -199,6 +200,12 @@ TEST_CASE("A blocked store keeps, codes and attends over the right rows whatever
          32, seed, 0.6f, 2e-6);
     live(CodecStore(CodecSide<AnyCodec>(IntChannel<f16>{4, 20}, 16),
                     CodecSide<AnyCodec>(IntChannel<f16>{4, 20}, 16), 20),
+         16, seed, 0.6f, 2e-6);
+    live(ThinnedStore(packed_kivi(4, 32, 32, 32)), 32, seed, 0.6f, 3e-4);
+    live(ThinnedStore(packed_kivi(2, 16, 0, 48)), 48, seed, 2.0f, 3e-4);
+    live(ThinnedStore(codec_kivi(3, 24, 48, 24)), 24, seed, 1.0f, 2e-6);
+    live(ThinnedStore(CodecStore(CodecSide<AnyCodec>(IntChannel<f16>{4, 20}, 16),
+                                 CodecSide<AnyCodec>(IntChannel<f16>{4, 20}, 16), 20)),
          16, seed, 0.6f, 2e-6);
   }
 }

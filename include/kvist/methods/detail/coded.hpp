@@ -10,6 +10,7 @@
 #include <kvist/storage/codec/int_token.hpp>
 #include <kvist/storage/codec/plain.hpp>
 #include <kvist/storage/store/blocked.hpp>
+#include <kvist/storage/store/thinned.hpp>
 
 #include <array>
 #include <optional>
@@ -59,13 +60,17 @@ inline Result<CodedForm> channel_form(bool keys, int bits, int group, int d) {
   return CodedForm{AnyCodec(codec), keys && layout.valid() ? layout : kernels::PackedLayout{}};
 }
 
-/// A store of those two forms: packed where both have layouts.
+/// A store of those two forms: packed where both have layouts, thinned where keys are coded along the tokens.
 inline AnyStore coded_store(const CodedForm& k, const CodedForm& v, const Shape& s, Index residual,
                             kernels::Accuracy accuracy) {
+  const auto any = [](auto store) {
+    if (store.key_side().unit() == 1) return AnyStore(std::move(store));
+    return AnyStore(ThinnedStore(std::move(store)));
+  };
   if (k.layout.dim > 0 && v.layout.dim > 0)
-    return AnyStore(BlockedStore<PackedSide, PackedSide>(PackedSide(k.layout, accuracy),
-                                                         PackedSide(v.layout, accuracy), residual));
-  return AnyStore(BlockedStore<CodecSide<AnyCodec>, CodecSide<AnyCodec>>(
+    return any(BlockedStore<PackedSide, PackedSide>(PackedSide(k.layout, accuracy),
+                                                    PackedSide(v.layout, accuracy), residual));
+  return any(BlockedStore<CodecSide<AnyCodec>, CodecSide<AnyCodec>>(
       CodecSide<AnyCodec>(k.codec, s.dim_k), CodecSide<AnyCodec>(v.codec, s.dim_v), residual));
 }
 

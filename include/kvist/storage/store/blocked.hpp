@@ -30,7 +30,7 @@ namespace kvist::inline KVIST_ABI {
 /// Entries are coded into slots, in order; keys and values of an entry have the same slot. A dropped row's slot is marked
 /// dead in a bitmap. When whole dead units add up to an eighth of the room (and a page, where slots come in pages), the units
 /// behind them move down, bit for bit, and the room falls: rows that stay are never encoded again. A unit along the tokens
-/// (keys of KIVI) leaves only when all its rows are dead.
+/// (keys of KIVI) leaves only when all its rows are dead; ThinnedStore gives the memory of sparse ones back, too.
 /// write() encodes that row anew, once, in its place; within a unit along the tokens it is fitted to the unit's scales.
 /// A tail of residual + 64 rows (or a step + 64) is settled by the next append of a single row, so that an engine that never
 /// settles still gets a coded cache.
@@ -131,6 +131,65 @@ class BlockedStore {
       shrink_tail(std::max(most, reserved_tail_));
   }
 
+  /// How many of the first rows had better lie in a store that takes `row_bytes` for each of them: those of the first whole
+  /// units by which most memory becomes free, where that is an eighth of the codes' or more; else 0. Cost: a pass over the
+  /// bitmap.
+  Index worth_giving(std::size_t row_bytes) const {
+    if (room_ == 0) return 0;
+    const Index unit = k_.unit(), end = value_slots_ / unit * unit;
+    const double slot = double(k_.bytes() + v_.bytes()) / double(room_), row = double(row_bytes);
+    double best = 0;
+    Index rows = 0, best_rows = 0, best_slots = 0;
+    for (Index at = 0; at < end; at += unit) {
+      rows += live_in(at, at + unit);
+      const double saved = double(at + unit) * slot - double(rows) * row;
+      if (saved > best) best = saved, best_rows = rows, best_slots = at + unit;
+    }
+    const Index after = std::max(up(slots_ - best_slots), reserved_);
+    const double falls = double(room_ - after) * slot - double(best_rows) * row;
+    return falls >= double(room_) * slot / 8 ? best_rows : 0;
+  }
+
+  /// The first rows leave for `to`: keys as the numbers that they decode to, values as they are coded.
+  /// Requires: a number that worth_giving() gave.
+  template <class To>
+  void give(Index rows, To& to) {
+    to.expect(rows);
+    constexpr Index at_once = 16;
+    std::vector<float> keys(std::size_t(at_once) * std::size_t(dim_k()));
+    Index slot = 0;
+    for (Index i = 0; i < rows;) {
+      while (!alive(slot)) ++slot;
+      Index run = 1;
+      while (run < at_once && i + run < rows && alive(slot + run)) ++run;
+      k_.decode(slot, run, keys.data());
+      to.take(keys.data(), v_, slot, run);
+      i += run, slot += run;
+    }
+    for (Index s = 0; s < slot; ++s) set_alive(s, false);
+    live_k_ -= rows, live_v_ -= rows;
+    close_up();
+  }
+
+  /// Room for n rows more that take() will bring.
+  void expect(Index n) {
+    const Index need = up(slots_ + n);
+    if (need > room_) set_room(slots_ == 0 ? need : std::max(need, up(room_ + room_ / 8)));
+  }
+  /// Adds n rows behind the coded ones: keys [n, dk], and values as side `from` has them in slots `slot` and on.
+  /// Requires: no tail, units of one row.
+  template <class Side>
+  void take(const float* keys, const Side& from, Index slot, Index n) {
+    KVIST_ASSERT(tail_k_ == 0 && k_.unit() == 1 && v_.unit() == 1);
+    expect(n);
+    k_.encode(slots_, keys, n);
+    for (Index i = 0; i < n; ++i) v_.take(from, slot + i, slots_ + i);
+    live_.resize(std::size_t((slots_ + n + 63) / 64), 0);
+    for (Index i = slots_; i < slots_ + n; ++i) set_alive(i, true);
+    slots_ += n, live_k_ += n, live_v_ += n;
+    value_slots_ = slots_;
+  }
+
   /// Forgets the rows from n on; their room stays for those that follow.
   void truncate(Index n) {
     KVIST_ASSERT(n >= 0);
@@ -195,6 +254,7 @@ class BlockedStore {
   BlockedStore clone() const {
     BlockedStore c(k_.clone(), v_.clone(), residual_);
     c.live_ = live_;
+    c.counted_ = counted_;
     c.slots_ = slots_, c.value_slots_ = value_slots_, c.live_k_ = live_k_, c.live_v_ = live_v_, c.room_ = room_;
     c.grow_tail(std::max(tail_k_, tail_v_));
     std::copy_n(tk_.data(), std::ptrdiff_t(tail_k_) * dim_k(), c.tk_.data());
@@ -214,6 +274,7 @@ class BlockedStore {
     v.number(s.room_, 0, most), v.number(s.reserved_, 0, most);
     v.number(s.slots_, 0, s.room_), v.number(s.value_slots_, 0, s.slots_);
     v.number(s.live_k_, 0, s.slots_), v.number(s.live_v_, 0, s.live_k_);
+    v.number(s.counted_, 0, most);
     v.number(s.tail_room_, 0, most), v.number(s.reserved_tail_, 0, most);
     v.number(s.tail_k_, 0, s.tail_room_), v.number(s.tail_v_, 0, s.tail_room_);
     v.list(s.live_, std::size_t(most / 64));
@@ -349,24 +410,37 @@ class BlockedStore {
     }
   }
 
-  bool unit_alive(Index first) const {
-    for (Index i = first; i < first + k_.unit(); ++i)
-      if (alive(i)) return true;
-    return false;
+  /// Live slots among first .. last-1.
+  Index live_in(Index first, Index last) const {
+    Index n = 0;
+    for (Index at = first / 64 * 64; at < last; at += 64) {
+      std::uint64_t bits = word(at);
+      if (at < first) bits &= ~std::uint64_t{0} << (first - at);
+      if (last - at < 64) bits &= (std::uint64_t{1} << (last - at)) - 1;
+      n += Index(std::popcount(bits));
+    }
+    return n;
   }
+  bool unit_alive(Index first) const { return live_in(first, first + k_.unit()) > 0; }
   void set_alive(Index slot, bool to) {
     const std::uint64_t bit = std::uint64_t{1} << (slot % 64);
     std::uint64_t& w = live_[std::size_t(slot / 64)];
     w = to ? w | bit : w & ~bit;
   }
 
-  /// Closes up dead units where that frees enough.
+  /// Closes up dead units where that frees enough. They are counted again when an eighth of that more slots are dead.
   void repack() {
-    const Index unit = k_.unit(), enough = std::max(up(1), room_ / 8);
-    if (slots_ - live_k_ < std::min(enough, slots_)) return;
+    const Index unit = k_.unit(), enough = std::min(std::max(up(1), room_ / 8), slots_),
+                gone = slots_ - live_k_;
+    counted_ = std::min(counted_, gone);
+    if (gone < enough || (gone < counted_ + enough / 8 && live_k_ > 0)) return;
+    counted_ = gone;
     Index dead = 0;
     for (Index at = 0; at < slots_; at += unit) dead += unit_alive(at) ? 0 : unit;
-    if (dead == 0 || dead < std::min(enough, slots_)) return;
+    if (dead > 0 && dead >= enough) close_up();
+  }
+  void close_up() {
+    const Index unit = k_.unit();
     Index to = 0, values = 0;
     for (Index from = 0; from < slots_; from += unit) {
       if (!unit_alive(from)) continue;
@@ -382,6 +456,7 @@ class BlockedStore {
     for (Index i = to; i < slots_; ++i) set_alive(i, false);
     slots_ = to;
     value_slots_ = values;
+    counted_ = 0;
     live_.resize(std::size_t((slots_ + 63) / 64));
     const Index want = std::max(up(slots_), reserved_);
     if (want < room_) {
@@ -516,6 +591,7 @@ class BlockedStore {
   Index slots_ = 0, value_slots_ = 0;  // ends of coded keys and values
   Index live_k_ = 0, live_v_ = 0;      // rows among them
   Index room_ = 0, reserved_ = 0;      // slots that there is memory for, and that were asked for
+  Index counted_ = 0;                  // dead slots when dead units were last counted, to no avail
 };
 
 }  // namespace kvist::inline KVIST_ABI

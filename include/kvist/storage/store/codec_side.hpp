@@ -4,6 +4,8 @@
 #include <kvist/core/fields.hpp>
 #include <kvist/kernels/rows.hpp>
 #include <kvist/storage/buffer.hpp>
+#include <kvist/storage/codec/any_codec.hpp>
+#include <kvist/storage/codec/plain.hpp>
 
 #include <algorithm>
 #include <cstring>
@@ -54,6 +56,24 @@ class CodecSide {
   }
   /// Copies a unit, bit for bit.
   void move(Index from, Index to) { std::memcpy(block(to), block(from), block_bytes()); }
+
+  /// Slot `to` becomes slot `from` of another side: its block where rows are coded one by one, else the numbers that it
+  /// decodes to. Requires: other.row_side() is a side like this one.
+  template <Codec D>
+  void take(const CodecSide<D>& other, Index from, Index to) {
+    KVIST_ASSERT(unit() == 1 && dim_ == other.dim());
+    if (other.unit() == 1) {
+      std::memcpy(block(to), other.block(from), block_bytes());
+      return;
+    }
+    std::vector<float> row(static_cast<std::size_t>(dim_));
+    other.decode(from, 1, row.data());
+    codec_.encode(model_, row.data(), 1, dim_, block(to));
+  }
+  /// An empty side for rows of this one that take() brings: coded as here, or f32 where rows are coded together.
+  using Row = CodecSide<AnyCodec>;
+  Row row_side() const { return Row(unit() == 1 ? AnyCodec(codec_) : AnyCodec(Plain<float>{}), dim_); }
+  std::size_t slot_bytes() const { return block_bytes() / std::size_t(unit()); }
 
   void decode(Index slot, Index n, float* out) const {
     if (unit() == 1) {
@@ -120,6 +140,9 @@ class CodecSide {
   std::span<std::byte> coded() { return {data_.data(), data_.size()}; }
 
  private:
+  template <Codec D>
+  friend class CodecSide;
+
   static constexpr int tile_floats = 8192;
   std::size_t block_bytes() const { return codec_.block_bytes(dim_); }
   std::byte* block(Index slot) { return data_.data() + std::size_t(slot / unit()) * block_bytes(); }

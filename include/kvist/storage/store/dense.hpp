@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/attention/attend.hpp>
+#include <kvist/core/fields.hpp>
 #include <kvist/core/half.hpp>
 #include <kvist/kernels/rows.hpp>
 #include <kvist/storage/buffer.hpp>
@@ -16,8 +17,9 @@ namespace kvist::inline KVIST_ABI {
 ///
 /// Layout: keys in blocks of 16 entries, channel by channel ([block][dk][16]), so that a dot product with a query needs
 /// no horizontal sums; values row by row ([n][dv]). Memory grows by an eighth (at least a block) when append runs out
-/// of it, and falls to the rows that stay, rounded up to a block, when rows are dropped. So bytes() is at most
-/// max(size / 8, 15) + 15 rows above what the entries need, unless reserve() asked for more.
+/// of it. It falls to the rows that stay, rounded up to a block, when more than a block of rows are dropped at once; single
+/// drops leave it, so that a step that appends one row and drops one costs no copy of the rest. So bytes() is at most
+/// max(size / 8, 16) + 31 rows above what the entries need, unless reserve() asked for more.
 /// Cost: append and drop copy rows; attend reads each row once per 16 queries.
 template <Scalar T>
 class DenseStore {
@@ -38,6 +40,7 @@ class DenseStore {
     dim_v_ = other.dim_v_;
     size_ = std::exchange(other.size_, 0);
     capacity_ = std::exchange(other.capacity_, 0);
+    reserved_ = std::exchange(other.reserved_, 0);
     return *this;
   }
 
@@ -48,8 +51,9 @@ class DenseStore {
   /// Everything that is allocated: keys, values and the table of blocks.
   std::size_t bytes() const { return k_.bytes() + v_.bytes() + table_.bytes(); }
 
-  /// Room for n entries, so that append allocates nothing up to there.
+  /// Room for n entries, so that append and drop allocate nothing up to there.
   void reserve(Index n) {
+    reserved_ = std::max(reserved_, up(n));
     if (n > capacity_) set_capacity(up(n));
   }
 
@@ -80,7 +84,7 @@ class DenseStore {
       kernels::widen(v_.data() + std::ptrdiff_t(first) * dim_v_, std::ptrdiff_t(n) * dim_v_, v);
   }
 
-  /// Takes rows out; the others keep their order and their bits. Capacity falls to what is left, in whole blocks.
+  /// Takes rows out; the others keep their order and their bits.
   /// Requires: ascending, each row once, in range.
   void drop(std::span<const Index> rows) {
     if (rows.empty()) return;
@@ -105,7 +109,9 @@ class DenseStore {
         for (Index l = 0; l < lanes; ++l) out[c * block + l] = k_.data()[source[l] + c * block];
     }
     size_ = left;
-    if (up(left) < capacity_) set_capacity(up(left));
+    const Index need = std::max(up(left), reserved_),
+                slack = Index(rows.size()) > block ? 0 : std::max(left / 8, block) + block;
+    if (need + slack < capacity_) set_capacity(need);
   }
 
   /// Forgets the entries from n on; memory stays for those that follow (speculative decoding takes entries back often).
@@ -144,6 +150,7 @@ class DenseStore {
     v.same(std::same_as<T, float> ? "f32" : std::same_as<T, f16> ? "f16" : "bf16");
     v.same(s.dim_k_), v.same(s.dim_v_);
     Index room = s.capacity_, size = s.size_;
+    v.number(s.reserved_, 0, most_entries);
     v.number(room, 0, most_entries);
     v.number(size, 0, room);
     if constexpr (V::reads) {
@@ -190,7 +197,7 @@ class DenseStore {
   Buffer<T> v_;                 // [capacity][dv]
   Buffer<std::int32_t> table_;  // block b lies at b: the keys are one piece, but as pages any view can read them
   int dim_k_ = 0, dim_v_ = 0;
-  Index size_ = 0, capacity_ = 0;
+  Index size_ = 0, capacity_ = 0, reserved_ = 0;
 };
 
 }  // namespace kvist::inline KVIST_ABI

@@ -70,17 +70,18 @@ class PackedSide {
   /// Copies a unit, bit for bit.
   void move(Index from, Index to) {
     std::uint8_t *const a = page_of(from), *const b = page_of(to);
-    const Index u = unit();
-    for (Index i = 0; i < u; ++i)
-      for (int c = 0; c < layout_.dim; ++c)
-        layout_.set_code(b, to % quantum + i, c, layout_.code(a, from % quantum + i, c));
-    const int step = u > 1 ? 1 : layout_.group;
-    for (int c = 0; c < layout_.dim; c += step) {
-      const std::size_t s = layout_.scale_index(from % quantum, c), t = layout_.scale_index(to % quantum, c);
-      layout_.scales(b)[t] = layout_.scales(a)[s];
-      layout_.minimums(b)[t] = layout_.minimums(a)[s];
-    }
+    copy_slot(a, from % quantum, b, to % quantum);
   }
+  /// Slot `to` becomes slot `from` of another side of this layout, bit for bit. Requires: unit() == 1.
+  void take(const PackedSide& other, Index from, Index to) {
+    KVIST_ASSERT(unit() == 1 && layout_ == other.layout_);
+    copy_slot(other.page_of(from), from % quantum, page_of(to), to % quantum);
+  }
+  /// An empty side for rows of this one that take() brings.
+  using Row = PackedSide;
+  Row row_side() const { return PackedSide(layout_, accuracy_); }
+  std::size_t slot_bytes() const { return layout_.bytes() / std::size_t(quantum); }
+
   void decode(Index slot, Index n, float* out) const {
     for (Index i = slot, end = slot + n; i < end;) {
       const Index count = std::min(quantum - i % quantum, end - i);
@@ -142,6 +143,19 @@ class PackedSide {
   std::uint8_t* page_of(Index slot) { return data_.data() + std::size_t(slot / quantum) * layout_.bytes(); }
   const std::uint8_t* page_of(Index slot) const {
     return data_.data() + std::size_t(slot / quantum) * layout_.bytes();
+  }
+
+  /// Codes and scales of the unit at place `from` of page a go to place `to` of page b.
+  void copy_slot(const std::uint8_t* a, Index from, std::uint8_t* b, Index to) {
+    const Index u = unit();
+    for (Index i = 0; i < u; ++i)
+      for (int c = 0; c < layout_.dim; ++c) layout_.set_code(b, to + i, c, layout_.code(a, from + i, c));
+    const int step = u > 1 ? 1 : layout_.group;
+    for (int c = 0; c < layout_.dim; c += step) {
+      const std::size_t s = layout_.scale_index(from, c), t = layout_.scale_index(to, c);
+      layout_.scales(b)[t] = layout_.scales(a)[s];
+      layout_.minimums(b)[t] = layout_.minimums(a)[s];
+    }
   }
 
   kernels::Ahead ahead(Index at) const {

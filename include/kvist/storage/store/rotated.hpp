@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <bit>
 #include <utility>
-#include <vector>
 
 namespace kvist::inline KVIST_ABI {
 
@@ -30,22 +29,25 @@ class RotatedStore {
   }
 
   Index size() const { return s_.size(); }
-  std::size_t bytes() const { return s_.bytes() + (k_.capacity() + v_.capacity()) * sizeof(float); }
+  std::size_t bytes() const { return s_.bytes(); }
   void reserve(Index n) { s_.reserve(n); }
   void settle() { s_.settle(); }
   void drop(std::span<const Index> rows) { s_.drop(rows); }
   void truncate(Index n) { s_.truncate(n); }
   void append(const float* k, const float* v, Index n) {
-    constexpr Index at_once = 64;
-    for (Index i = 0; i < n;
-         i += at_once, k += std::ptrdiff_t(at_once) * dim_k_, v += std::ptrdiff_t(at_once) * dim_v_) {
-      const Index count = std::min(at_once, n - i);
-      s_.append(turned(k, k_, count, dim_k_), turned(v, v_, count, dim_v_), count);
+    float turned_k[tile], turned_v[tile];
+    const Index at_once = tile / std::max(dim_k_, dim_v_);
+    for (Index i = 0, count = 0; i < n; i += count) {
+      count = std::min(at_once, n - i);
+      if (n - i - count == 1) --count;  // a single row would be a decode step to s_
+      s_.append(turned(k + std::ptrdiff_t(i) * dim_k_, turned_k, count, dim_k_),
+                turned(v + std::ptrdiff_t(i) * dim_v_, turned_v, count, dim_v_), count);
     }
   }
   void write(Index i, const float* k, const float* v) {
-    s_.write(i, k != nullptr ? turned(k, k_, 1, dim_k_) : nullptr,
-             v != nullptr ? turned(v, v_, 1, dim_v_) : nullptr);
+    float turned_k[tile], turned_v[tile];
+    s_.write(i, k != nullptr ? turned(k, turned_k, 1, dim_k_) : nullptr,
+             v != nullptr ? turned(v, turned_v, 1, dim_v_) : nullptr);
   }
   void read(Index first, Index n, float* k, float* v) const {
     s_.read(first, n, k, v);
@@ -94,21 +96,19 @@ class RotatedStore {
   static void fields(V& v, Self& s) {
     v.same("rotated");
     v.same(s.dim_k_), v.same(s.dim_v_);
-    v.memory_of(s.k_);
-    v.memory_of(s.v_);
     visit_fields(v, s.s_);
   }
 
  private:
-  static const float* turned(const float* x, std::vector<float>& into, Index n, int d) {
-    into.assign(x, x + std::ptrdiff_t(n) * d);
-    for (Index i = 0; i < n; ++i) hadamard(into.data() + std::ptrdiff_t(i) * d, d);
-    return into.data();
+  static constexpr int tile = 4096;  // numbers that are turned at once
+  static const float* turned(const float* x, float* into, Index n, int d) {
+    std::copy_n(x, std::ptrdiff_t(n) * d, into);
+    for (Index i = 0; i < n; ++i) hadamard(into + std::ptrdiff_t(i) * d, d);
+    return into;
   }
 
   S s_;
   int dim_k_, dim_v_;
-  std::vector<float> k_, v_;  // rows on their way in
 };
 
 }  // namespace kvist::inline KVIST_ABI

@@ -40,28 +40,43 @@ struct WithOutliers {
     return inner.block_bytes(d) + std::size_t(inner.block_rows()) * std::size_t(count) * 4;
   }
   void encode(const Model& m, const float* rows, Index n, int d, std::byte* out) const {
-    std::vector<float> rest(rows, rows + std::ptrdiff_t(n) * d);
-    std::vector<int> order(static_cast<std::size_t>(d));
+    // Rows of few numbers (single rows of decode) are worked on without asking for memory.
+    constexpr std::size_t few = 2048;
+    const std::size_t numbers = std::size_t(n) * std::size_t(d);
+    float near[few];
+    std::vector<float> far(numbers > few ? numbers : 0);
+    float* const rest = far.empty() ? near : far.data();
+    std::copy_n(rows, numbers, rest);
     std::byte* at = out + inner.block_bytes(d);
     for (Index i = 0; i < n; ++i, at += std::ptrdiff_t(count) * 4) {
-      float* const x = rest.data() + std::ptrdiff_t(i) * d;
+      float* const x = rest + std::ptrdiff_t(i) * d;
+      const float* const row = rows + std::ptrdiff_t(i) * d;
       const float mean = std::accumulate(x, x + d, 0.0f) / float(d);
-      std::iota(order.begin(), order.end(), 0);
-      std::partial_sort(order.begin(), order.begin() + count, order.end(), [&](int a, int b) {
-        const float da = std::fabs(x[a] - mean), db = std::fabs(x[b] - mean);
+      // Channels in the order of their distance, largest first, lower channels first among equals: one after another.
+      const auto before = [&](int a, int b) {
+        const float da = std::fabs(row[a] - mean), db = std::fabs(row[b] - mean);
         return da > db || (da == db && a < b);
-      });
-      double sum = 0;
-      for (int j = count; j < d; ++j) sum += double(x[order[std::size_t(j)]]);
-      for (int j = 0; j < count; ++j) {
-        const int c = order[std::size_t(j)];
+      };
+      for (int j = 0, last = -1; j < count; ++j) {
+        int c = -1;
+        for (int k = 0; k < d; ++k)
+          if ((last < 0 || before(last, k)) && (c < 0 || before(k, c))) c = k;
+        if (c < 0) c = last;  // numbers that compare with nothing (NaN)
         const std::uint16_t number = std::uint16_t(c);
         std::memcpy(at + std::ptrdiff_t(j) * 2, &number, 2);
-        detail::put<f16>(at + std::ptrdiff_t(count) * 2, std::size_t(j), Affine<f16>::stored(x[c]));
+        detail::put<f16>(at + std::ptrdiff_t(count) * 2, std::size_t(j), Affine<f16>::stored(row[c]));
+        x[c] = 0;
+        last = c;
+      }
+      double sum = 0;
+      for (int k = 0; k < d; ++k) sum += double(x[k]);
+      for (int j = 0; j < count; ++j) {
+        std::uint16_t c;
+        std::memcpy(&c, at + std::ptrdiff_t(j) * 2, 2);
         x[c] = float(sum / double(d - count));
       }
     }
-    inner.encode(m, rest.data(), n, d, out);
+    inner.encode(m, rest, n, d, out);
   }
   void decode(const Model& m, const std::byte* in, Index n, int d, float* out) const {
     inner.decode(m, in, n, d, out);

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// What caches take from the allocator: bytes() says it for every store, shorter heads free it, and decode takes nothing
+// after reserve().
+#include "../support/allocator_log.hpp"
+#include "../support/catch.hpp"
+#include "../support/driven_cache.hpp"
+
+using namespace kvist;
+using namespace kvist::test;
+
+namespace {
+
+const Shape shape{1, 4, 2, 64, 64};
+
+/// Every registered store, some of them with other options, and those that MiKV brings as tiers.
+std::vector<std::string> stores() {
+  std::vector<std::string> out{"rotated(int8)",
+                               "rotated(KIVI:bits=4)",
+                               "KIVI:bits=4,group=64,residual=64",
+                               "KIVI:bits=3,group=16,residual=16",
+                               "int_token:bits=4,group=32,outliers=2",
+                               "int_channel:bits=2,group=64"};
+  for (const methods::Entry& e : methods::registry())
+    if (e.store && std::string_view(e.info.name) != "rotated") out.push_back(e.info.name);
+  return out;
+}
+
+std::vector<AnyStore> made(const std::string& spec) {
+  std::string fault;
+  const auto parsed = methods::parse_spec(spec, fault);
+  REQUIRE(parsed);
+  auto policy = methods::make(*parsed, fault);
+  REQUIRE(policy);
+  auto out = policy->stores(shape, 0, 0);
+  REQUIRE(out);
+  return *std::move(out);
+}
+
+/// Everything that a cache does to a store; `look` is called after each.
+template <class F>
+void live(AnyStore& store, const std::vector<float>& rows, F look) {
+  Random random(11);
+  const auto some = [&](std::uint64_t one_of) {
+    std::vector<Index> gone;
+    for (Index i = 0; i < store.size(); ++i)
+      if (random.below(one_of) == 0) gone.push_back(i);
+    return gone;
+  };
+  store.append(rows.data(), rows.data(), 1000);
+  look("a prompt");
+  store.settle();
+  look("coding it");
+  store.drop(some(3));
+  look("dropping a third");
+  for (Index t = 0; t < 300; ++t) {
+    store.append(rows.data() + t * 64, rows.data() + t * 64, 1);
+    store.settle();
+    store.drop(std::vector<Index>{Index(random.below(std::uint64_t(store.size())))});
+    if (t % 50 == 0) look("steps that drop a row each");
+  }
+  store.write(5, rows.data(), rows.data());
+  look("a written row");
+  store.truncate(store.size() - 40);
+  look("taking tokens back");
+  store.drop(some(2));
+  store.drop(some(2));
+  look("dropping three quarters");
+  store.reserve(3000);
+  look("reserving");
+  store.append(rows.data(), rows.data(), 200);
+  store.settle();
+  look("going on");
+}
+
+}  // namespace
+
+TEST_CASE("bytes() of every store is what the allocator gave for it", "[cache][memory]") {
+  Numbers numbers(3);
+  const auto rows = numbers.rows(1000, 64);
+  auto names = stores();
+  names.push_back("MiKV:high=int8");
+  for (const std::string& name : names) {
+    auto tiers = made(name);
+    for (AnyStore& store : tiers) {
+      // the objects themselves stand outside: what a store holds is counted from when it is empty
+      const std::size_t empty = store.bytes();
+      AllocatorLog::held = 0;
+      AllocatorLog::logging = true;
+      std::vector<std::pair<long long, long long>> seen;
+      seen.reserve(64);
+      const long long own = AllocatorLog::held;
+      std::vector<const char*> after;
+      live(store, rows, [&](const char* what) {
+        AllocatorLog::logging = false;
+        seen.emplace_back(AllocatorLog::held - own, (long long)(store.bytes() - empty));
+        after.push_back(what);
+        AllocatorLog::logging = true;
+      });
+      AllocatorLog::logging = false;
+      for (std::size_t i = 0; i < seen.size(); ++i) {
+        INFO(name << " after " << after[i]);
+        CHECK(seen[i].first == seen[i].second);
+      }
+    }
+  }
+}
+
+TEST_CASE("A cache that was reserved takes nothing from the allocator in decode", "[cache][memory]") {
+  auto names = stores();
+  for (const char* policy :
+       {"SnapKV:window=8+KIVI:bits=4", "SnapKV:window=8+f16", "AdaKV:window=8+int8", "random"})
+    names.push_back(policy);
+  for (const std::string& name : names) {
+    INFO(name);
+    DrivenCache run(*DrivenCache::empty(name, shape), 100, 5);
+    REQUIRE(run.prompt(400));
+    run.cache.reserve(2000);
+    Numbers numbers(9);
+    const auto k = numbers.rows(1, 128), v = numbers.rows(1, 128), q = numbers.rows(4, 64);
+    std::vector<float> out(256);
+    Serial serial;
+    bool went = true;
+    AllocatorLog::taken = 0;
+    AllocatorLog::logging = true;
+    for (Index t = 0; t < 600; ++t) {
+      went = went && run.cache.append(0, 1, k.data(), v.data(), 400 + t).has_value();
+      went = went && run.cache.attend(0, q.data(), 0.1f, out.data(), serial).has_value();
+      went = went && run.cache.step(0, {Phase::decode, t + 1, 0, 100, true}).has_value();
+    }
+    AllocatorLog::logging = false;
+    CHECK(went);
+    CHECK(AllocatorLog::taken == 0);
+  }
+}
+
+TEST_CASE("A step that evicts takes a few short lists from the allocator, however long the cache is",
+          "[cache][memory]") {
+  std::vector<long long> taken;
+  for (const Index budget : {64, 1024}) {
+    DrivenCache run(*DrivenCache::empty("H2O+f16", shape), budget, 5);
+    REQUIRE(run.prompt(budget + 100));
+    run.cache.reserve(2 * budget);
+    Numbers numbers(9);
+    const auto k = numbers.rows(1, 128), v = numbers.rows(1, 128), q = numbers.rows(4, 64);
+    std::vector<float> out(256);
+    Serial serial;
+    const auto step = [&](Index t) {
+      REQUIRE(run.cache.append(0, 1, k.data(), v.data(), budget + 99 + t));
+      REQUIRE(run.cache.attend(0, q.data(), 0.1f, out.data(), serial));
+      REQUIRE(run.cache.step(0, {Phase::decode, t, 0, budget, true}));
+    };
+    for (Index t = 1; t < 20; ++t) step(t);
+    const std::size_t bytes = run.cache.bytes();
+    AllocatorLog::taken = 0;
+    for (Index t = 20; t < 120; ++t) {
+      AllocatorLog::logging = true;
+      (void)run.cache.append(0, 1, k.data(), v.data(), budget + 99 + t);
+      (void)run.cache.attend(0, q.data(), 0.1f, out.data(), serial);
+      (void)run.cache.step(0, {Phase::decode, t, 0, budget, true});
+      AllocatorLog::logging = false;
+    }
+    CHECK(run.cache.size(0, 0) == budget);
+    CHECK(run.cache.bytes() == bytes);
+    taken.push_back(AllocatorLog::taken);
+  }
+  CHECK(taken[0] == taken[1]);
+  CHECK(taken[0] <= 100 * 12);
+}
+
+TEST_CASE("A head that keeps less takes less memory", "[cache][memory]") {
+  for (const std::string& name : stores()) {
+    INFO(name);
+    DrivenCache run(*DrivenCache::empty("full+" + name, shape), 0, 5);
+    REQUIRE(run.prompt(2048));
+    const auto& head = [&](int h) -> const HeadCache<AnyStore>& { return run.cache.head(0, h); };
+    CHECK(head(0).bytes() == head(1).bytes());
+    const std::size_t whole = head(0).bytes();
+    // head 0 keeps its 128 newest, head 1 the rest of what was dropped there
+    Plan plan{0, std::vector<HeadPlan>(2), {}};
+    for (Index i = 0; i < 1920; ++i) plan.heads[0].drop.push_back(i);
+    for (Index i = 0; i < 128; ++i) plan.heads[1].drop.push_back(i);
+    run.cache.apply(plan);
+    CHECK(head(0).size() == 128);
+    CHECK(head(1).size() == 1920);
+    // a window of exact rows, a page and what was left of it stay beside the share
+    const std::size_t window =
+        name.substr(0, 4) == "KIVI" || name.find("(KIVI") != std::string::npos ? 200 * 128 * 4 : 0;
+    CHECK(head(0).bytes() <= whole / 16 + whole / 64 + window + 20000);
+    CHECK(head(1).bytes() <= whole);
+    CHECK(run.cache.bytes() == head(0).bytes() + head(1).bytes());
+  }
+}
