@@ -4,6 +4,8 @@
 #include "runner.hpp"
 #include "table.hpp"
 
+#include <kvist/reference/tasks.hpp>
+
 #include <algorithm>
 #include <array>
 
@@ -106,6 +108,15 @@ Outcome<Good> run(const Args& args, const std::string& command_line) {
   const std::string html = args.text("html", args.has("json") || !first_look ? "" : "kvist-report.html");
   if (!html.empty())
     if (auto able = check_writable(html); !able) return able;
+  if (!args.has("samples") && std::find(s.tasks.begin(), s.tasks.end(), "fidelity") != s.tasks.end()) {
+    const Index length = Index((*engine)->encode(text->text).size());
+    for (const Index context : s.contexts) {
+      const Index fit = kvist::tasks::windows_that_fit(length, context, s.samples);
+      if (fit == s.samples || fit == 0) continue;  // none: the error that says so comes later
+      s.windows[context] = fit;
+      fmt::print(stderr, "kvist-eval: the text '{}' has {} windows at context {}\n", text->name, fit, context);
+    }
+  }
   auto results = Results::open(args.text("json"), model_json(**engine), isa);
   if (!results) return results.failure();
   Progress progress;
@@ -154,7 +165,8 @@ constexpr std::array options{
     OptionSpec{"budget", "B,...",
                "fills every SPEC without one: entries per KV head (204), a share (20%), bytes (64MB)"},
     OptionSpec{"context", "N,...", "prompt length in tokens; default 512"},
-    OptionSpec{"samples", "W", "text windows, or contexts with questions; default 8"},
+    OptionSpec{"samples", "W",
+               "text windows, or contexts with questions; default 8, or as many windows as the text has"},
     OptionSpec{"question", "Q",
                "unseen: the context is compressed before the question; seen: the question is its end"},
     OptionSpec{

@@ -124,7 +124,7 @@ class TaskRun {
 
   Outcome<Good> make_samples(const std::vector<Token>& tokens, const tasks::Haystack& hay) {
     if (!retrieval()) {
-      auto windows = tasks::text_windows(tokens, context_, settings_.samples);
+      auto windows = tasks::text_windows(tokens, context_, key("").samples);
       if (!windows) {
         const kvist::Error& e = windows.error();
         if (e.code != kvist::Errc::bad_shape) return failed("fidelity", e);
@@ -426,7 +426,8 @@ RowKey row_key(const RunSettings& settings, const NamedText& text, const std::st
   k.question = settings.seen && task != "fidelity" ? "seen" : "unseen";
   k.decode = settings.live ? "live" : "frozen";
   k.context = context;
-  k.samples = settings.samples;
+  const auto fewer = settings.windows.find(context);
+  k.samples = task == "fidelity" && fewer != settings.windows.end() ? fewer->second : settings.samples;
   k.seed = settings.seed;
   k.chunk = settings.chunk;
   return k;

@@ -7,6 +7,7 @@
 #include "results.hpp"
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,8 @@ struct RunSettings {
   std::vector<Index> contexts;
   std::vector<Contestant> contestants;
   Index samples = 8;
-  Index chunk = 0;  ///< tokens of each call of a prompt; 0: at once
+  std::map<Index, Index> windows;  ///< of fidelity at a context where the text has fewer than `samples`
+  Index chunk = 0;                 ///< tokens of each call of a prompt; 0: at once
   bool seen = false, live = false;
   std::uint64_t seed = 1;
 };

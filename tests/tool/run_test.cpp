@@ -297,6 +297,14 @@ TEST_CASE("Too little text says how many windows fit", "[tool][run]") {
       tool(f, "run --model tiny --text short.txt --context 256 --samples 500 --policy full --task fidelity");
   CHECK(r.status == 1);
   CHECK(r.err.find("enough for") != r.err.npos);
+  // not asked for a number: as many as there are, and the row says how many
+  const ToolRun fewer =
+      tool(f, "run --model tiny --text short.txt --context 1024 --policy full --task fidelity --json r.json");
+  INFO(fewer.err);
+  REQUIRE(fewer.status == 0);
+  const Json row = f.json("r.json")["results"][0];
+  CHECK(row["samples"].as_int() < 8);
+  CHECK(row["samples"].as_int() == std::int64_t(row["windows"]["kl"].size()));
 }
 
 TEST_CASE("Without arguments the first comparison runs and leaves a report", "[tool][run]") {
