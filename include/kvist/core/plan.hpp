@@ -164,13 +164,14 @@ inline std::vector<Range> ranges(const HeadPlan& plan) {
 }
 
 /// Indices into the page table of pages that the plan empties as a whole, ascending. Pages below `shared_rows` are a
-/// prefix that other sequences use and are never named.
+/// prefix that other sequences use and are never named. Requires: page >= 1.
 inline std::vector<Index> free_pages(const HeadPlan& plan, Index n, Index page, Index shared_rows = 0) {
   std::vector<Index> out;
   for (const Range& r : ranges(plan)) {
-    const Index end = r.first + r.count == n ? (n + page - 1) / page * page : r.first + r.count;
-    for (Index p = (std::max(r.first, shared_rows) + page - 1) / page; (p + 1) * page <= end; ++p)
-      out.push_back(p);
+    long long end = (long long)r.first + r.count;
+    if (end == n) end = (end + page - 1) / page * page;  // the last page may be filled in part
+    const long long first = std::max(r.first, shared_rows);
+    for (long long p = (first + page - 1) / page; (p + 1) * page <= end; ++p) out.push_back(Index(p));
   }
   return out;
 }
