@@ -227,3 +227,156 @@ TEST_CASE("Blends carry absolute weights, and an entry that stands for several c
                                    .margin(1e-6));
   CHECK(cache.bias(0, 0)[2] == Approx(std::log(2.0f)));
 }
+
+namespace {
+
+/// Attention of head group h over the entries of a head in f64, with everything that a layer may ask for; logits alike.
+struct Formula {
+  std::vector<double> out, probs;
+};
+template <class C>
+Formula formula(const C& cache, int h, const float* q, const LayerAttention& how, Pos oldest) {
+  const auto& head = cache.head(0, h);
+  const Index n = head.size();
+  std::vector<float> k(std::size_t(n * shape.dim_k)), v(std::size_t(n * shape.dim_v));
+  head.read(0, n, k.data(), v.data());
+  std::vector<Pos> pos;
+  for (int t = 0; t < head.tiers(); ++t)
+    pos.insert(pos.end(), head.tier(t).pos.begin(), head.tier(t).pos.end());
+  Formula f;
+  for (int g = 0; g < shape.group(); ++g) {
+    const int head_of_q = h * shape.group() + g;
+    std::vector<double> p(std::size_t(n), 0.0), o(std::size_t(shape.dim_v), 0.0);
+    double sum = how.sinks.empty() ? 0 : std::exp(double(how.sinks[std::size_t(head_of_q)]));
+    for (Index i = 0; i < n; ++i) {
+      if (pos[std::size_t(i)] < oldest) continue;
+      double s = 0;
+      for (int c = 0; c < shape.dim_k; ++c)
+        s += double(q[head_of_q * shape.dim_k + c]) * double(k[std::size_t(i * shape.dim_k + c)]);
+      s *= double(how.scale);
+      if (how.soft_cap > 0) s = double(how.soft_cap) * std::tanh(s / double(how.soft_cap));
+      sum += p[std::size_t(i)] = std::exp(s);
+    }
+    for (Index i = 0; i < n; ++i)
+      for (int c = 0; c < shape.dim_v; ++c)
+        o[std::size_t(c)] += p[std::size_t(i)] / sum * double(v[std::size_t(i * shape.dim_v + c)]);
+    f.out.insert(f.out.end(), o.begin(), o.end());
+    for (const double x : p) f.probs.push_back(x / sum);
+  }
+  return f;
+}
+
+/// Keeps everything and remembers the probabilities that it was shown.
+struct Watch {
+  static constexpr Role role = Role::signal;
+  using Entry = Nothing;
+  using PerHead = Nothing;
+  std::vector<float>* seen = nullptr;
+  Wants wants() const { return {Needs::none, Needs::probs, 0}; }
+  template <Head H>
+  Status observe(const HeadContext<H>& c, std::span<Entry>, PerHead&) const {
+    for (int g = 0; g < c.seen.probs.g; ++g) {
+      const auto row = c.seen.probs.row(g, 0);
+      seen->insert(seen->end(), row.begin(), row.end());
+    }
+    return Done{};
+  }
+  template <Head H>
+  Status score(const HeadContext<H>&, std::span<const Entry>, const PerHead&, std::span<float> out) const {
+    std::fill(out.begin(), out.end(), 0.0f);
+    return Done{};
+  }
+};
+
+}  // namespace
+
+TEST_CASE("A layer may have a sliding window, a cap on its logits and a sink for each head",
+          "[cache][Cache]") {
+  std::vector<float> seen;
+  auto cache = make_cache(Policy<Watch, Never>(Watch{&seen}, Never{}));
+  History history;
+  Random random(4);
+  append(cache, history, 60, random);
+  Serial serial;
+  const std::vector<float> sinks{0, -1, 2, .5f, 1, -3};
+  std::vector<float> out(std::size_t(shape.q_heads * shape.dim_v));
+  Index step = 0;
+  for (const Pos window : {0, 1, 17, 60, 1000})
+    for (const float cap : {0.0f, 1.5f})
+      for (const bool sink : {false, true}) {
+        append(cache, history, 1, random);
+        const auto q = random_floats(std::size_t(shape.q_heads * shape.dim_k), random);
+        const LayerAttention how{0.5f, cap, window,
+                                 sink ? std::span<const float>(sinks) : std::span<const float>()};
+        REQUIRE(cache.attend(0, q.data(), how, out.data(), serial));
+        seen.clear();
+        REQUIRE(cache.step(0, step_clock(++step, 1000)));
+        const std::size_t n = std::size_t(shape.group()) * std::size_t(cache.size(0, 0));
+        REQUIRE(seen.size() == 2 * n);
+        for (int h = 0; h < shape.kv_heads; ++h) {
+          const Formula want =
+              formula(cache, h, q.data(), how, window == 0 ? 0 : cache.next_position() - window);
+          for (std::size_t i = 0; i < want.out.size(); ++i)
+            CHECK(out[std::size_t(h) * want.out.size() + i] == Approx(want.out[i]).margin(1e-5));
+          for (std::size_t i = 0; i < n; ++i)
+            CHECK(seen[std::size_t(h) * n + i] == Approx(want.probs[i]).margin(1e-6));
+        }
+      }
+  const LayerAttention few{0.5f, 0, 0, std::span<const float>(sinks).first(2)};
+  CHECK(cache.attend(0, out.data(), few, out.data(), serial).error().code == Errc::bad_shape);
+}
+
+TEST_CASE("A window and a list of rows reach over tiers", "[cache][HeadCache]") {
+  std::vector<Store32> tiers;
+  for (int t = 0; t < 2; ++t) tiers.emplace_back(shape.dim_k, shape.dim_v);
+  HeadCache<Store32> head(std::move(tiers), shape.dim_k, shape.dim_v);
+  Random random(6);
+  const auto k = random_floats(std::size_t(40 * shape.dim_k), random),
+             v = random_floats(std::size_t(40 * shape.dim_v), random), q = random_floats(16, random);
+  head.append(k.data(), v.data(), 40, 0);
+  HeadPlan plan;  // entries 30, 3 and 21 move, in this order
+  plan.move = {{30, 1}};
+  head.apply(plan);
+  plan.move = {{3, 1}, {20 + 1, 1}};
+  head.apply(plan);
+  REQUIRE((head.tier(1).pos == std::vector<Pos>{30, 3, 21}));
+  std::vector<Pos> pos = head.tier(0).pos;
+  pos.insert(pos.end(), head.tier(1).pos.begin(), head.tier(1).pos.end());
+
+  const auto check = [&](const AttendArgs& args, const AttnState& state, auto visible) {
+    std::vector<double> want(std::size_t(shape.dim_v), 0.0);
+    double sum = 0;
+    for (Index i = 0; i < 40; ++i) {
+      double s = 0;
+      const Pos p = pos[std::size_t(i)];
+      for (int c = 0; c < shape.dim_k; ++c)
+        s += double(q[std::size_t(c)]) * double(k[std::size_t(p * shape.dim_k + c)]);
+      CHECK(std::isinf(args.logits[i]) == !visible(i));
+      if (!visible(i)) continue;
+      CHECK(args.logits[i] == Approx(s).margin(1e-5));
+      sum += std::exp(s);
+      for (int c = 0; c < shape.dim_v; ++c)
+        want[std::size_t(c)] += std::exp(s) * double(v[std::size_t(p * shape.dim_v + c)]);
+    }
+    std::vector<float> out(std::size_t(shape.dim_v));
+    finish(state, out.data());
+    for (std::size_t c = 0; c < out.size(); ++c) CHECK(out[c] == Approx(want[c] / sum).margin(1e-5));
+  };
+  std::vector<float> logits(40);
+  AttendArgs args;
+  args.q = q.data();
+  args.logits = logits.data();
+  args.logits_stride = 40;
+  for (const Pos oldest : {0, 4, 21, 25, 31}) {
+    AttnBuffer buffer(1, shape.dim_v);
+    head.attend_since(args, oldest, buffer.state());
+    check(args, buffer.state(), [&](Index i) { return pos[std::size_t(i)] >= oldest; });
+  }
+  const std::vector<Index> chosen{0, 5, 36, 37, 39}, moved{38};
+  for (const auto& only : {chosen, moved}) {
+    args.only = only;
+    AttnBuffer buffer(1, shape.dim_v);
+    head.attend(args, buffer.state());
+    check(args, buffer.state(), [&](Index i) { return std::binary_search(only.begin(), only.end(), i); });
+  }
+}

@@ -85,6 +85,14 @@ inline void finish(const AttnState& s, float* out) {
   }
 }
 
+/// What a model's layer does besides softmax over all entries.
+struct LayerAttention {
+  float scale = 1;     ///< multiplies q.k, usually 1/sqrt(dk)
+  float soft_cap = 0;  ///< c > 0: logit = c * tanh(logit / c)
+  Pos window = 0;      ///< > 0: a sliding window, just entries at the newest `window` positions are seen
+  std::span<const float> sinks;  ///< [q_heads] a learnt logit without a value for each head; or empty
+};
+
 /// One query group's question to a store or a head view of n entries.
 struct AttendArgs {
   const float* q = nullptr;     ///< [G, dk], in the form of the stored keys (rotated if they are)

@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/attention/attend.hpp>
+#include <kvist/attention/tap.hpp>
 #include <kvist/cache/head_cache.hpp>
 #include <kvist/core/executor.hpp>
 #include <kvist/core/fields.hpp>
@@ -129,6 +130,15 @@ class Cache {
   /// appended before. Probabilities are kept for step() where the policy wants them.
   template <Executor E>
   Status attend(int layer, const float* q, float scale, float* out, E& executor) {
+    return attend(layer, q, LayerAttention{scale, 0, 0, {}}, out, executor);
+  }
+  /// The same with a sliding window, a cap and sinks. A window reaches back from the newest position (of caches that
+  /// renumber: from the newest row). Fails with: bad_shape where sinks are not one for each query head.
+  template <Executor E>
+  Status attend(int layer, const float* q, const LayerAttention& how, float* out, E& executor) {
+    if (!how.sinks.empty() && how.sinks.size() != std::size_t(shape_.q_heads))
+      return Error{Errc::bad_shape, "sinks are one logit for each query head", shape_.q_heads,
+                   (long long)how.sinks.size()};
     buffers();
     const Layer& l = layers_[std::size_t(layer)];
     const int group = shape_.group();
@@ -145,15 +155,17 @@ class Cache {
       AttendArgs args;
       args.q = q + std::ptrdiff_t(h) * group * shape_.dim_k;
       args.group = group;
-      args.scale = scale;
+      args.scale = how.scale;
+      args.soft_cap = how.soft_cap;
       args.logits = tap ? tap_.data() + std::ptrdiff_t(h) * group * longest : nullptr;
       args.logits_stride = longest;
-      if (compact()) attend_renumbered(head, args, state, int(h));
+      if (compact()) attend_renumbered(head, args, how.window, state, int(h));
+      else if (how.window > 0) head.attend_since(args, next_ - how.window, state);
       else head.attend(args, state);
+      if (!how.sinks.empty())
+        for (int g = 0; g < group; ++g) add_sink(state, g, how.sinks[std::size_t(h * group + g)]);
       finish(state, out + std::ptrdiff_t(h) * group * shape_.dim_v);
-      if (tap)
-        for (int g = 0; g < group; ++g)
-          normalise(args.logits + g * longest, head.size(), state.m[g], state.l[g]);
+      if (tap) tap_probabilities(state, args.logits, head.size(), longest);
     });
     last_q_.assign(q, q + std::ptrdiff_t(shape_.q_heads) * shape_.dim_k);
     tap_row_ = longest;
@@ -306,12 +318,6 @@ class Cache {
     peak_ = std::max(peak_, sum);
   }
 
-  /// logits [n] -> probabilities, with the largest logit and the sum that attention found.
-  static void normalise(float* x, Index n, float m, float l) {
-    const float inv = l > 0 ? 1.0f / l : 0.0f;
-    for (Index i = 0; i < n; ++i) x[i] = std::exp(x[i] - m) * inv;
-  }
-
   /// cos and sin of every (slot, pair), made once for each slot.
   void renumber_table(Index slots) {
     const Index pairs = Index(rope_->frequency.size());
@@ -334,7 +340,7 @@ class Cache {
   }
   /// Attention over raw keys, row i rotated as position i, the query as that of the newest row: a tile at a time, so
   /// that no rotated copy of the cache is kept.
-  void attend_renumbered(const HeadCache<S>& head, AttendArgs args, const AttnState& state, int h) {
+  void attend_renumbered(const HeadCache<S>& head, AttendArgs args, Pos window, const AttnState& state, int h) {
     const Index n = head.size();
     if (n == 0) return;
     float* const q = turned_[std::size_t(h)].data();
@@ -343,6 +349,7 @@ class Cache {
     std::copy_n(args.q, std::ptrdiff_t(args.group) * shape_.dim_k, q);
     for (int g = 0; g < args.group; ++g) turn(q + std::ptrdiff_t(g) * shape_.dim_k, n - 1);
     args.q = q;
+    const Index hidden = window > 0 ? std::max<Index>(0, n - window) : 0;
     Index row = 0;
     for (int t = 0; t < head.tiers(); ++t) {
       const auto& tier = head.tier(t);
@@ -351,6 +358,7 @@ class Cache {
         tier.store.read(i, count, k, v);
         for (Index j = 0; j < count; ++j) turn(k + std::ptrdiff_t(j) * shape_.dim_k, row + j);
         args.bias = tier.log_weight.empty() ? nullptr : tier.log_weight.data() + i;
+        args.first = std::clamp<Index>(hidden - row, 0, count);
         kvist::attend(rows(k, count, shape_.dim_k), rows(v, count, shape_.dim_v), args, state);
         if (args.logits) args.logits += count;
         row += count;

@@ -79,6 +79,29 @@ class HeadCache {
     }
   }
 
+  /// Adds the entries at positions >= oldest. Allocates only for entries that moved to another tier and lie on both sides.
+  void attend_since(const AttendArgs& args, Pos oldest, const AttnState& state) const {
+    Index from = 0;
+    std::vector<Index> seen;
+    for (const Tier& t : tiers_) {
+      const Index n = t.store.size();
+      AttendArgs a = args;
+      if (a.logits != nullptr) a.logits += from;
+      a.bias = t.log_weight.empty() ? nullptr : t.log_weight.data();
+      from += n;
+      if (std::is_sorted(t.pos.begin(), t.pos.end())) {
+        a.first = Index(std::lower_bound(t.pos.begin(), t.pos.end(), oldest) - t.pos.begin());
+      } else {
+        seen.clear();
+        for (Index i = 0; i < n; ++i)
+          if (t.pos[std::size_t(i)] >= oldest) seen.push_back(i);
+        a.first = seen.empty() ? n : 0;
+        if (Index(seen.size()) < n) a.only = seen;
+      }
+      t.store.attend(a, state);
+    }
+  }
+
   AnyHead view(KeyForm form) const {
     const Tier& t = tiers_[0];
     return {t.store.keys(), t.store.values(), t.pos, form, t.log_weight};

@@ -112,11 +112,20 @@ struct IntChannelStore {
   }
 };
 
-struct CodecStoreOptions {};
+struct CodecStoreOptions {
+  kernels::Accuracy accuracy = kernels::Accuracy::exact;  // where kernels read the codes
+};
 
-/// Keys and values through one codec without options, row by row.
+/// Keys and values through one codec without options, row by row. The blocks q8_0, q4_0 and q4_1 lie in pages that kernels
+/// read without decoding them (head dimensions up to 512); codes and scales are the same.
 template <class C>
 struct CodecStore {
+  static constexpr bool packed = std::same_as<C, ggml::Blocks<ggml::Q8_0>> ||
+                                 std::same_as<C, ggml::Blocks<ggml::Q4_0>> ||
+                                 std::same_as<C, ggml::Blocks<ggml::Q4_1>>;
+  static constexpr PackedRule rule = std::same_as<C, ggml::Blocks<ggml::Q8_0>>   ? PackedRule::q8_0
+                                     : std::same_as<C, ggml::Blocks<ggml::Q4_0>> ? PackedRule::q4_0
+                                                                                 : PackedRule::q4_1;
   static constexpr const char* name = std::same_as<C, ggml::Blocks<ggml::Q8_0>>    ? "q8_0"
                                       : std::same_as<C, ggml::Blocks<ggml::Q4_0>>  ? "q4_0"
                                       : std::same_as<C, ggml::Blocks<ggml::Q4_1>>  ? "q4_1"
@@ -130,19 +139,26 @@ struct CodecStore {
       name,
       fp8 ? "8-bit floating point, no scale" : "Blocks of 32 channels as llama.cpp stores them",
       fp8 ? "OCP 8-bit Floating Point Specification, 2023" : "ggml-org/ggml, ggml-quants.c",
-      "BlockedStore of a codec",
+      packed ? "BlockedStore of packed pages" : "BlockedStore of a codec",
       "nothing",
       "a store",
       Fidelity::exact,
       ""};
   using Options = CodecStoreOptions;
   template <class V>
-  static void fields(V&, Options&) {}
-  static Result<StoreFactory> make(const Options&) {
-    return StoreFactory([](const Shape& s, int, int) -> Result<std::vector<AnyStore>> {
+  static void fields([[maybe_unused]] V& v, [[maybe_unused]] Options& o) {
+    if constexpr (packed)
+      v("accuracy", o.accuracy, "of queries and weights at the codes: fast (8 bits) or exact (16)");
+  }
+  static Result<StoreFactory> make(const Options& o) {
+    return StoreFactory([o](const Shape& s, int, int) -> Result<std::vector<AnyStore>> {
       if (!fp8 && (s.dim_k % 32 != 0 || s.dim_v % 32 != 0))
         return Error{Errc::bad_shape, "blocks of 32 channels do not divide the head dimension", 32,
                      s.dim_k % 32 != 0 ? s.dim_k : s.dim_v};
+      if (packed && std::max(s.dim_k, s.dim_v) <= kernels::PackedLayout::max_dim)
+        return detail::one(AnyStore(BlockedStore<PackedSide, PackedSide>(
+            PackedSide(PackedSide::layout_of(rule, true, s.dim_k), o.accuracy, rule),
+            PackedSide(PackedSide::layout_of(rule, false, s.dim_v), o.accuracy, rule), 0)));
       return detail::one(
           detail::coded_store({AnyCodec(C{}), {}}, {AnyCodec(C{}), {}}, s, 0, kernels::Accuracy::exact));
     });

@@ -5,6 +5,7 @@
 #include <kvist/kernels/packed.hpp>
 #include <kvist/storage/buffer.hpp>
 #include <kvist/storage/codec/affine.hpp>
+#include <kvist/storage/codec/ggml.hpp>
 
 #include <algorithm>
 #include <cstring>
@@ -12,9 +13,18 @@
 
 namespace kvist::inline KVIST_ABI {
 
+/// By which codec's rule the numbers of a PackedSide are coded.
+enum class PackedRule : std::uint8_t {
+  affine,  ///< IntChannel and IntToken with f16 scales and minima
+  q8_0,
+  q4_0,
+  q4_1,  ///< ggml's blocks
+};
+
 /// The keys, or the values, of a BlockedStore as packed pages of 128 slots, which the fused kernels read without decoding.
-/// The codes, scales and minima are those of IntChannel and IntToken with f16 scales; only their places differ.
-/// Requires: layout.valid(), layout.minima, layout.centre == 0, layout.dim <= 512.
+/// The codes, scales and minima are those of the rule's codec; only their places differ.
+/// Requires: layout.valid(), layout.dim <= 512; as layout_of() makes it for ggml's rules, else layout.minima and
+/// layout.centre == 0.
 class PackedSide {
  public:
   static constexpr Index quantum = kernels::PackedLayout::page;
@@ -25,8 +35,17 @@ class PackedSide {
   };
 
   PackedSide() = default;
-  PackedSide(const kernels::PackedLayout& layout, kernels::Accuracy accuracy)
-      : layout_(layout), accuracy_(accuracy) {}
+  PackedSide(const kernels::PackedLayout& layout, kernels::Accuracy accuracy,
+             PackedRule rule = PackedRule::affine)
+      : layout_(layout), accuracy_(accuracy), rule_(rule) {
+    KVIST_ASSERT(rule != PackedRule::affine || (layout.minima && layout.centre == 0));
+  }
+  /// The layout that holds blocks of 32 channels by one of ggml's rules. Requires: 32 divides dim.
+  static kernels::PackedLayout layout_of(PackedRule rule, bool keys, int dim) {
+    const int bits = rule == PackedRule::q8_0 ? 8 : 4;
+    const bool minima = rule == PackedRule::q4_1;
+    return keys ? kernels::token_keys(bits, dim, 32, minima) : kernels::token_values(bits, dim, 32, minima);
+  }
 
   int dim() const { return layout_.dim; }
   Index unit() const { return layout_.along == kernels::GroupAlong::entries ? layout_.group : 1; }
@@ -79,7 +98,7 @@ class PackedSide {
   }
   /// An empty side for rows of this one that take() brings.
   using Row = PackedSide;
-  Row row_side() const { return PackedSide(layout_, accuracy_); }
+  Row row_side() const { return PackedSide(layout_, accuracy_, rule_); }
   std::size_t slot_bytes() const { return layout_.bytes() / std::size_t(quantum); }
 
   void decode(Index slot, Index n, float* out) const {
@@ -110,7 +129,7 @@ class PackedSide {
   }
 
   PackedSide clone() const {
-    PackedSide copy(layout_, accuracy_);
+    PackedSide copy(layout_, accuracy_, rule_);
     copy.data_.resize(data_.size());
     if (data_.size() > 0) std::memcpy(copy.data_.data(), data_.data(), data_.size());
     return copy;
@@ -123,6 +142,7 @@ class PackedSide {
     v.same("packed");
     const kernels::PackedLayout& l = s.layout_;
     v.same(l.keys), v.same(l.bits), v.same(l.dim), v.same(l.group), v.same(l.along), v.same(l.minima);
+    v.same(s.rule_);
   }
   template <class V, class Self>
   static void fields(V& v, Self& s, Index slots, [[maybe_unused]] Index room) {
@@ -154,7 +174,7 @@ class PackedSide {
     for (int c = 0; c < layout_.dim; c += step) {
       const std::size_t s = layout_.scale_index(from, c), t = layout_.scale_index(to, c);
       layout_.scales(b)[t] = layout_.scales(a)[s];
-      layout_.minimums(b)[t] = layout_.minimums(a)[s];
+      if (layout_.minima) layout_.minimums(b)[t] = layout_.minimums(a)[s];
     }
   }
 
@@ -168,6 +188,7 @@ class PackedSide {
   /// A group of `entries` x `channels` numbers, x[i * stride]: one of the two is 1.
   void code_group(std::uint8_t* page, Index t, Index entries, int c, int channels, const float* x,
                   std::ptrdiff_t stride, int top) {
+    if (rule_ != PackedRule::affine) return code_block(page, t, c, x);
     const Index n = entries * Index(channels);
     float least, largest;
     detail::range_of(x, n, stride, least, largest);
@@ -179,8 +200,25 @@ class PackedSide {
       layout_.set_code(page, entries > 1 ? t + i : t, entries > 1 ? c : c + int(i), a.code(x[i * stride], top));
   }
 
+  /// 32 channels of one entry by ggml's rule.
+  void code_block(std::uint8_t* page, Index t, int c, const float* x) {
+    std::uint8_t block[ggml::Q8_0::bytes] = {};
+    if (rule_ == PackedRule::q8_0) ggml::Q8_0::encode(x, block);
+    else if (rule_ == PackedRule::q4_0) ggml::Q4_0::encode(x, block);
+    else ggml::Q4_1::encode(x, block);
+    const std::size_t s = layout_.scale_index(t, c);
+    layout_.scales(page)[s] = f16{read_le<std::uint16_t>(block)};
+    if (layout_.minima) layout_.minimums(page)[s] = f16{read_le<std::uint16_t>(block + 2)};
+    const std::uint8_t* const codes = block + (layout_.minima ? 4 : 2);
+    for (int j = 0; j < 32; ++j)
+      layout_.set_code(
+          page, t, c + j,
+          layout_.bits == 8 ? int(std::int8_t(codes[j])) + 128 : (codes[j % 16] >> (j < 16 ? 0 : 4)) & 15);
+  }
+
   kernels::PackedLayout layout_;
   kernels::Accuracy accuracy_ = kernels::Accuracy::exact;
+  PackedRule rule_ = PackedRule::affine;
   Buffer<std::uint8_t> data_;
 };
 
