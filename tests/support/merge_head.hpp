@@ -1,7 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 // One head of literal rows as the parts of a merge see it, and what a plan makes of it by the formulas in f64.
-#include <kvist/core/plan.hpp>
+#include <kvist/core/concepts.hpp>
 #include <kvist/core/random.hpp>
 #include <kvist/policy/dispose/merge_call.hpp>
 
@@ -119,6 +119,33 @@ struct MergeHead {
   }
   After before() const { return after(HeadPlan{}); }
 };
+
+/// The plan that a disposition makes of losers; its records count it as carried out.
+template <class M>
+Result<HeadPlan> plan_of(const M& merge, MergeHead& head, std::vector<Index> drop,
+                         KeyForm form = KeyForm::rotated) {
+  head.call();  // flattens
+  std::vector<float> values;
+  for (const auto& r : head.v) values.insert(values.end(), r.begin(), r.end());
+  const F32Head view{rows<float>(head.flat_k.data(), head.n(), head.dk()),
+                     rows<float>(values.data(), head.n(), head.dv()), head.pos, form, head.log_weight};
+  const Shape shape{1, 1, 1, head.dk(), head.dv()};
+  const Clock now{Phase::prefill, 0, head.n(), head.budget, true};
+  HeadContext<F32Head> c{view, head.seen, now, shape, head.scratch};
+  c.budget = c.mean_budget = head.budget;
+  c.guards = head.guards;
+  c.shared_rows = head.shared_rows;
+  HeadPlan plan;
+  plan.drop = std::move(drop);
+  if constexpr (requires { typename M::PerHead; }) {
+    typename M::PerHead own;
+    if (Status s = merge.dispose(c, head.scores, head.records, own, plan); !s) return s.error();
+    merge.applied(plan, head.records, own);
+  } else {
+    if (Status s = merge.dispose(c, head.scores, plan); !s) return s.error();
+  }
+  return plan;
+}
 
 /// softmax(q k / sqrt(d) + log-weights) v, in f64.
 inline std::vector<double> attention_of(const MergeHead::After& a, const std::vector<double>& q) {

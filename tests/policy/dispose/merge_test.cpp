@@ -12,29 +12,6 @@ using namespace kvist::test;
 
 namespace {
 
-/// The plan that a merge makes of losers.
-template <class M>
-Result<HeadPlan> plan_of(const M& merge, MergeHead& head, std::vector<Index> drop,
-                         KeyForm form = KeyForm::rotated) {
-  head.call();  // flattens
-  std::vector<float> values;
-  for (const auto& r : head.v) values.insert(values.end(), r.begin(), r.end());
-  const F32Head view{rows<float>(head.flat_k.data(), head.n(), head.dk()),
-                     rows<float>(values.data(), head.n(), head.dv()), head.pos, form, head.log_weight};
-  const Shape shape{1, 1, 1, head.dk(), head.dv()};
-  const Clock now{Phase::prefill, 0, head.n(), head.budget, true};
-  HeadContext<F32Head> c{view, head.seen, now, shape, head.scratch};
-  c.budget = c.mean_budget = head.budget;
-  c.guards = head.guards;
-  c.shared_rows = head.shared_rows;
-  typename M::PerHead own;
-  HeadPlan plan;
-  plan.drop = std::move(drop);
-  if (Status s = merge.dispose(c, head.scores, head.records, own, plan); !s) return s.error();
-  merge.applied(plan, head.records, own);
-  return plan;
-}
-
 std::vector<double> random_query(int d, Random& r) {
   std::vector<double> q;
   for (int c = 0; c < d; ++c) q.push_back(6 * r.uniform() - 3);

@@ -44,7 +44,7 @@ struct SoftmaxOfVariance {
     std::vector<double> low, high;
     for (const LayerStat& s : call.seen) {
       high.push_back(s.size > 0 ? std::max(double(s.size), double(call.mean)) : total);
-      low.push_back(std::min(std::max(least * double(s.size), double(std::min(floor, call.mean))), high.back()));
+      low.push_back(std::min({std::max(least * double(s.size), double(floor)), double(call.mean), high.back()}));
     }
     if (!exact) {
       for (std::size_t i = 0; i < n; ++i) {
