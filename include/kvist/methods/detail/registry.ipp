@@ -19,56 +19,6 @@ namespace methods {
 namespace detail {
 
 template <class M>
-constexpr bool evicts() {
-  if constexpr (requires { M::evicts; }) return M::evicts;
-  else return true;
-}
-
-template <class M>
-Result<Made> make_policy(const std::vector<OptionText>& given, std::string& fault) {
-  typename M::Options options;
-  CommonOptions common;
-  ReadOptions read(given);
-  M::fields(read, options);
-  if constexpr (evicts<M>()) CommonOptions::fields(read, common);
-  fault = read.fault();
-  if (!fault.empty()) return Error{Errc::bad_option, "a method's options could not be read"};
-  StoreFactory tiers;  // of methods that bring their own
-  if constexpr (requires { M::make_stores(options); }) {
-    auto made = M::make_stores(options);
-    if (!made) return made.error();
-    tiers = *std::move(made);
-  }
-  if constexpr (requires { M::make_any(options, common.settings()); }) {
-    auto policy = M::make_any(options, common.settings());
-    if (!policy) return policy.error();
-    return Made{std::move(*policy), std::move(tiers)};
-  } else {
-    auto policy = M::make(options);
-    if (!policy) return policy.error();
-    return Made{with_settings(std::move(*policy), common.settings()), std::move(tiers)};
-  }
-}
-
-template <class M>
-Entry policy_entry() {
-  typename M::Options options;
-  ListOptions list;
-  M::fields(list, options);
-  if constexpr (evicts<M>()) {
-    CommonOptions common;
-    ListOptions more;
-    CommonOptions::fields(more, common);
-    for (OptionInfo& o : more.out) {
-      bool own = false;
-      for (const OptionInfo& mine : list.out) own = own || mine.name == o.name;
-      if (!own) list.out.push_back(std::move(o));
-    }
-  }
-  return {M::info, std::move(list.out), evicts<M>(), false, &make_policy<M>};
-}
-
-template <class M>
 Result<Made> make_store(const std::vector<OptionText>& given, std::string& fault) {
   typename M::Options options;
   ReadOptions read(given);
@@ -99,20 +49,23 @@ void add_stores(std::vector<Entry>& out) {
 
 }  // namespace detail
 
-KVIST_REGISTRY_INLINE const std::vector<Entry>& registry() {
-  static const std::vector<Entry> all = [] {
+namespace detail {
+KVIST_REGISTRY_INLINE std::vector<Entry>& entries() {
+  static std::vector<Entry> all = [] {
     std::vector<Entry> out;
-    detail::add_policies<Full, RandomEviction, Window,                                     //
-                         StreamingLLM, H2O, SnapKV, PyramidKV, AdaKV, TOVA, Scissorhands,  //
-                         KeyNormEviction, KeyDiff, LazyEviction, CAKE, RKV, ChunkKV, Mikv, LagKV,
-                         ExpectedAttentionEviction, KVMerger, D2O, CaM, ToMe, EMS>(out);
-    detail::add_stores<ExactF32, ExactF16, ExactBf16, Int8, IntTokenStore, IntChannelStore, Q8_0Store, Q4_0Store,
-                       Q4_1Store, Q5_0Store, Q5_1Store, Iq4NlStore, Fp8E4M3Store, Fp8E5M2Store, Kivi, RotatedInner>(
-        out);
+    add_policies<Full, RandomEviction, Window,                                     //
+                 StreamingLLM, H2O, SnapKV, PyramidKV, AdaKV, TOVA, Scissorhands,  //
+                 KeyNormEviction, KeyDiff, LazyEviction, CAKE, RKV, ChunkKV, Mikv, LagKV,
+                 ExpectedAttentionEviction, KVMerger, D2O, CaM, ToMe, EMS>(out);
+    add_stores<ExactF32, ExactF16, ExactBf16, Int8, IntTokenStore, IntChannelStore, Q8_0Store, Q4_0Store,
+               Q4_1Store, Q5_0Store, Q5_1Store, Iq4NlStore, Fp8E4M3Store, Fp8E5M2Store, Kivi, RotatedInner>(out);
     return out;
   }();
   return all;
 }
+}  // namespace detail
+
+KVIST_REGISTRY_INLINE const std::vector<Entry>& registry() { return detail::entries(); }
 
 }  // namespace methods
 }  // namespace kvist::inline KVIST_ABI
