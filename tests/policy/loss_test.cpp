@@ -3,6 +3,8 @@
 #include <kvist/methods/h2o.hpp>
 #include <kvist/methods/snapkv.hpp>
 #include <kvist/policy/any_policy.hpp>
+#include <kvist/policy/dispose/spread_values.hpp>
+#include <kvist/policy/select/choose_none.hpp>
 #include <kvist/reference/attention.hpp>
 
 #include "support/recorded.hpp"
@@ -262,4 +264,154 @@ TEST_CASE("One choice for the sequence states sizes, and that the loss is unknow
       CHECK(c.bytes_after == 5 * 8 * sizeof(float));
       CHECK(std::isnan(c.bound));
     }
+}
+
+namespace {
+
+/// The largest |o - o'| of head h over its queries that saw everything a plan blends, o' being attention over what the plan
+/// leaves, in f64; and the mean mass on what goes and is folded into none.
+Truth blended_truth(const SmallLayer& layer, int h, const HeadPlan& plan, Index w) {
+  const std::size_t i = std::size_t(h), n = std::size_t(layer.size(h));
+  const std::size_t dk = std::size_t(layer.shape.dim_k), dv = std::size_t(layer.shape.dim_v);
+  std::vector<double> k(layer.k[i].begin(), layer.k[i].end()), v(layer.v[i].begin(), layer.v[i].end()),
+      weight(n, 0.0);
+  std::vector<char> folded(n, 0);
+  Index newest = -1;
+  for (const Self& s : plan.self) {
+    for (std::size_t c = 0; c < dk; ++c) k[std::size_t(s.dst) * dk + c] *= double(s.wk);
+    for (std::size_t c = 0; c < dv; ++c) v[std::size_t(s.dst) * dv + c] *= double(s.wv);
+    weight[std::size_t(s.dst)] = double(s.log_weight);
+    newest = std::max(newest, s.dst);
+  }
+  for (const Blend& b : plan.blend) {
+    for (std::size_t c = 0; c < dk; ++c)
+      k[std::size_t(b.dst) * dk + c] += double(b.wk) * double(layer.k[i][std::size_t(b.src) * dk + c]);
+    for (std::size_t c = 0; c < dv; ++c)
+      v[std::size_t(b.dst) * dv + c] += double(b.wv) * double(layer.v[i][std::size_t(b.src) * dv + c]);
+    folded[std::size_t(b.src)] = 1;
+    newest = std::max(newest, b.src);
+  }
+  const Cube& queries = layer.seen[i].queries;
+  Truth t;
+  int counted = 0;
+  for (int g = 0; g < layer.shape.group(); ++g)
+    for (Index q = queries.w - w; q < queries.w; ++q) {
+      const std::size_t visible = n - std::size_t(queries.w - 1 - q);
+      if (Index(visible) <= newest) continue;
+      ++counted;
+      const auto x = queries.row(g, q);
+      const auto attend = [&](const auto& keys, const auto& values, bool after, double& mass) {
+        std::vector<double> p(visible, 0.0), out(dv, 0.0);
+        double sum = 0;
+        for (std::size_t j = 0; j < visible; ++j) {
+          const bool gone = std::binary_search(plan.drop.begin(), plan.drop.end(), Index(j));
+          if (after && gone) continue;
+          double z = after ? weight[j] : 0.0;
+          for (std::size_t c = 0; c < dk; ++c)
+            z += double(x[c]) * double(keys[j * dk + c]) / std::sqrt(double(dk));
+          sum += p[j] = std::exp(z);
+        }
+        for (std::size_t j = 0; j < visible; ++j) {
+          for (std::size_t c = 0; c < dv; ++c) out[c] += p[j] / sum * double(values[j * dv + c]);
+          if (!after && !folded[j] && std::binary_search(plan.drop.begin(), plan.drop.end(), Index(j)))
+            mass += p[j] / sum;
+        }
+        return out;
+      };
+      double unused = 0;
+      const auto before = attend(layer.k[i], layer.v[i], false, t.mass), after = attend(k, v, true, unused);
+      double squares = 0;
+      for (std::size_t c = 0; c < dv; ++c) squares += std::pow(before[c] - after[c], 2);
+      t.change = std::max(t.change, std::sqrt(squares));
+    }
+  t.mass /= std::max(counted, 1);
+  return t;
+}
+
+/// Plans of a policy over random layers keep their bounds, with queries and with probabilities alone.
+template <class P>
+void blends_keep_the_bound(P policy, std::uint64_t seed) {
+  policy.settings.account_loss = true;
+  Random random(seed);
+  int known = 0, blends = 0;
+  for (int trial = 0; trial < 30; ++trial) {
+    const int group = 1 + int(random.below(3)), kv_heads = 1 + int(random.below(2));
+    SmallLayer layer(Shape{1, group * kv_heads, kv_heads, 2 + int(random.below(12)), 1 + int(random.below(8))});
+    layer.append_random(20 + Index(random.below(60)), random);
+    if (trial % 3 == 0)  // neighbours alike
+      for (auto& k : layer.k)
+        for (std::size_t c = std::size_t(layer.shape.dim_k); c < k.size(); ++c)
+          k[c] = 0.9f * k[c - std::size_t(layer.shape.dim_k)] + 0.3f * k[c];
+    layer.give_random_evidence(6, random);
+    SmallLayer before = layer;
+    for (std::size_t h = 0; h < before.seen.size(); ++h)
+      before.seen[h].queries.data = before.queries[h].data();
+    if (trial % 2)
+      for (Evidence& e : layer.seen) e.queries = {};  // probabilities alone show sums of 1 only
+    const auto plans = plan_of(policy, layer, prompt_clock(10 + Index(random.below(10))));
+    for (int h = 0; h < kv_heads; ++h) {
+      const HeadPlan& p = plans[0].heads[std::size_t(h)];
+      const HeadCost& cost = plans[0].cost[std::size_t(h)];
+      const Truth t = blended_truth(before, h, p, 6);
+      INFO("trial " << trial << " head " << h << ": change " << t.change << ", bound " << cost.bound
+                    << ", mass " << t.mass);
+      if (std::isnan(cost.bound)) continue;
+      ++known;
+      blends += int(p.blend.size());
+      CHECK(double(cost.bound) >= t.change - 1e-9);
+      CHECK(double(cost.mass) == Approx(t.mass).epsilon(1e-3).margin(1e-5));
+    }
+  }
+  CHECK(known > 20);
+  CHECK(blends > 0);
+}
+
+}  // namespace
+
+TEST_CASE("The bound covers blends, over random layers", "[policy][loss][merge]") {
+  for (const Fold fold : {Fold::nearest, Fold::runs, Fold::values, Fold::compensate}) {
+    INFO("fold " << int(fold));
+    auto policy = accounting(6);
+    policy.settings.merge = fold;
+    blends_keep_the_bound(policy, 20 + std::uint64_t(fold));
+  }
+  SpreadValues spread;
+  spread.deterministic = true;
+  blends_keep_the_bound(Policy<WindowAttention, KeepEnds, SpreadValues>(
+                            WindowAttention{6, 1, PoolMode::none, Reduce::mean, false}, KeepEnds{0, 6}, spread),
+                        30);
+  AdjacentRuns runs;
+  runs.by_budget = true;
+  runs.recent.value = 6;
+  using KeysOnly = Policy<ChooseNone, Merge<AdjacentRuns, Always, Gaussian, NewCentroid, NoMass>>;
+  blends_keep_the_bound(
+      KeysOnly(Merge<AdjacentRuns, Always, Gaussian, NewCentroid, NoMass>{runs, {}, {}, {}, {}}), 31);
+}
+
+TEST_CASE("Merging equal rows costs nothing, where dropping them does", "[policy][loss][merge]") {
+  Random random(8);
+  SmallLayer layer(Shape{1, 2, 1, 6, 4});
+  layer.append_random(12, random);
+  for (Index t = 12; t < 40; ++t) {  // copies
+    const std::size_t of = std::size_t(random.below(12));
+    layer.append(
+        0, Row(layer.k[0].begin() + std::ptrdiff_t(of * 6), layer.k[0].begin() + std::ptrdiff_t(of * 6 + 6)),
+        Row(layer.v[0].begin() + std::ptrdiff_t(of * 4), layer.v[0].begin() + std::ptrdiff_t(of * 4 + 4)), t);
+  }
+  layer.append_random(4, random);
+  layer.give_random_evidence(4, random);
+  Policy<Recency, KeepEnds> policy(KeepEnds{12, 4});  // the first of each copy and the newest stay
+  policy.settings.account_loss = true;
+  SmallLayer again = layer;
+  for (std::size_t h = 0; h < 1; ++h) {
+    again.seen[h].queries.data = again.queries[h].data();
+    again.seen[h].probs.data = again.probs[h].data();
+  }
+  const auto dropped = plan_of(policy, layer, prompt_clock(16));
+  policy.settings.merge = Fold::nearest;
+  const auto merged = plan_of(policy, again, prompt_clock(16));
+  REQUIRE(merged[0].heads[0].blend.size() == 28);
+  CHECK(merged[0].cost[0].bound < 1e-3f);
+  CHECK(merged[0].cost[0].mass == 0);
+  CHECK(dropped[0].cost[0].bound > 0.05f);
 }
