@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // read/<bytes> and decode/<format>/T:<entries>/d:<dim>/G:<group>/threads:<n>: one decode step's attention over 8 KV heads
 // and as many layers as make 512 MB.
-#include "../measure.hpp"
+#include "heads.hpp"
 
 #include <kvist/attention/attend_packed.hpp>
-#include <kvist/core/random.hpp>
-#include <kvist/storage/store/dense.hpp>
 
 #include <cmath>
 #include <memory>
@@ -19,14 +17,6 @@ using kernels::PackedLayout;
 
 constexpr int kv_heads = 8;
 constexpr std::size_t wanted_bytes = std::size_t{512} << 20;
-
-std::vector<float> noise(std::size_t n, std::uint64_t seed) {
-  Random random(seed);
-  std::vector<float> x(n);
-  for (float& v : x)
-    v = float((random.uniform() + random.uniform() + random.uniform() + random.uniform() - 2.0) * 1.7);
-  return x;
-}
 
 struct Heads {
   virtual ~Heads() = default;
