@@ -4,7 +4,6 @@
 #include "../measure.hpp"
 
 #include <kvist/core/random.hpp>
-#include <kvist/storage/codec/int_token.hpp>
 #include <kvist/storage/store/blocked.hpp>
 #include <kvist/storage/store/dense.hpp>
 

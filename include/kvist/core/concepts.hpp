@@ -217,7 +217,8 @@ concept Codec = std::copyable<C> && std::default_initializable<typename C::Model
 
 /// The memory of one head: rows of keys and values in one or several segments, in the order of their positions.
 /// Rows are numbered 0 .. size()-1 by what lives now. bytes() counts everything that was allocated.
-/// Optional: `fit(const AnyHead&, const Evidence&)` learns from each call of a prompt, before plans are carried out.
+/// Optional: `fit(const AnyHead&, const Evidence&)` learns from each call of a prompt, before plans are carried out;
+/// `fields(v, self)` says what snapshots hold of it (core/fields.hpp).
 template <class S>
 concept Store = std::movable<S> &&
     requires(S s, const S cs, const float* k, const float* v, Index n, std::span<const Index> rows,
