@@ -70,7 +70,6 @@ TEST_CASE("A budget bisects the threshold, one for all heads of a layer, and is 
     float weakest_joined = 2, strongest_apart = -2;
     for (std::size_t h = 0; h < 3; ++h) {
       kept += (*plans)[0].cost[h].after;
-      AdjacentRuns runs;  // the links of this head, as the policy saw them
       for (const Blend& b : (*plans)[0].heads[h].blend) CHECK(std::abs(b.wk) <= 1);
       std::vector<char> joined(80, 0);
       for (const Blend& b : (*plans)[0].heads[h].blend)
