@@ -27,6 +27,7 @@
 #include <kvist/kernels/dispatch.hpp>
 #include <kvist/kernels/packed.hpp>
 #include <kvist/kernels/packed_layout.hpp>
+#include <kvist/kernels/pool.hpp>
 #include <kvist/kernels/rows.hpp>
 #include <kvist/kernels/select.hpp>
 #include <kvist/kernels/softmax.hpp>
@@ -34,8 +35,8 @@
 #include <kvist/methods/all.hpp>
 #include <kvist/methods/anchors.hpp>
 #include <kvist/methods/cake.hpp>
-#include <kvist/methods/chunkkv.hpp>
 #include <kvist/methods/cam.hpp>
+#include <kvist/methods/chunkkv.hpp>
 #include <kvist/methods/coded_stores.hpp>
 #include <kvist/methods/d2o.hpp>
 #include <kvist/methods/ems.hpp>
@@ -51,6 +52,7 @@
 #include <kvist/methods/lazy_eviction.hpp>
 #include <kvist/methods/method.hpp>
 #include <kvist/methods/mikv.hpp>
+#include <kvist/methods/minicache.hpp>
 #include <kvist/methods/options.hpp>
 #include <kvist/methods/pyramidkv.hpp>
 #include <kvist/methods/rkv.hpp>
@@ -121,12 +123,15 @@
 #include <kvist/storage/codec/int_channel.hpp>
 #include <kvist/storage/codec/int_token.hpp>
 #include <kvist/storage/codec/plain.hpp>
+#include <kvist/storage/share/pairs.hpp>
+#include <kvist/storage/share/slerp.hpp>
 #include <kvist/storage/store/balanced.hpp>
 #include <kvist/storage/store/blocked.hpp>
 #include <kvist/storage/store/codec_side.hpp>
 #include <kvist/storage/store/dense.hpp>
 #include <kvist/storage/store/packed_side.hpp>
 #include <kvist/storage/store/rotated.hpp>
+#include <kvist/storage/store/shared_direction.hpp>
 #include <kvist/storage/store/thinned.hpp>
 #include <kvist/view/evidence.hpp>
 #include <kvist/view/head.hpp>

@@ -1,8 +1,8 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
-#include <kvist/core/concepts.hpp>
 #include <kvist/policy/budget/head/even.hpp>
 #include <kvist/policy/budget/layer/uniform.hpp>
+#include <kvist/policy/call.hpp>
 #include <kvist/policy/detail/plan_cost.hpp>
 #include <kvist/policy/detail/roles.hpp>
 #include <kvist/policy/dispose/drop.hpp>
@@ -19,39 +19,6 @@
 #include <utility>
 
 namespace kvist::inline KVIST_ABI {
-
-/// What an engine can apply, given with every call: a plan never asks for more.
-struct Abilities {
-  unsigned makes = drops | blends | moves;
-  Grain grain = Grain::head;  ///< may heads (layers) of one plan keep different entries?
-  Index page = 1;             ///< entries are freed in whole pages of this many rows
-  bool equal_counts = false;  ///< all heads of a layer must keep equally many
-  Index shared_rows = 0;      ///< rows [0, shared_rows) belong to other sequences too: never written or freed
-};
-
-/// One call of a policy for one layer.
-template <LayerView L>
-struct LayerCall {
-  const L& view;                   ///< keys, values, positions of every KV head
-  std::span<const Evidence> seen;  ///< [kv_heads]; empty where wants() asks for nothing
-  Clock now;
-  int layer = 0;
-  Abilities can = {};
-  const RopeTable* rope = nullptr;
-};
-
-/// Settings that every policy has, whatever its parts.
-struct PolicySettings {
-  Guards at_least;               ///< entries kept besides the guard part's own (the larger of both counts)
-  std::vector<int> skip_layers;  ///< layers left whole; they stand outside the budget
-  bool account_loss = false;     ///< ask for queries, and state with each plan what it gives up
-  float tolerance = 0;  ///< > 0: instead of a budget, the smallest set whose bound (HeadCost::bound) holds
-  ChosenSchedule schedule{};  ///< when to plan; the schedule part decides unless one is chosen here
-  /// Newest entries that stay on top of everything: Clock::budget counts them, the guard part sees the rest of the budget,
-  /// and its `recent` (as at_least's) protects the entries before them. For a question that is its prompt's end.
-  Index on_top = 0;
-  Fold merge = Fold::none;  ///< what becomes of entries that the policy would drop
-};
 
 /// A cache policy put together from parts in any order; a missing role gets its default (Recency, Uniform, EvenHeads,
 /// KeepEnds, TopK, Drop, AfterPrefill, KeepPositions). A value: const after construction, shared by all threads.
