@@ -70,6 +70,7 @@
 #include <kvist/policy/budget/layer/ladder.hpp>
 #include <kvist/policy/budget/layer/softmax_of_variance.hpp>
 #include <kvist/policy/budget/layer/uniform.hpp>
+#include <kvist/policy/call.hpp>
 #include <kvist/policy/dispose/compensate.hpp>
 #include <kvist/policy/dispose/demote.hpp>
 #include <kvist/policy/dispose/drop.hpp>
