@@ -45,6 +45,8 @@ class Cache {
         c.layers_.back().heads.emplace_back(*std::move(tiers), shape.dim_k, shape.dim_v);
       }
     }
+    if (!c.couple())
+      return Error{Errc::unsupported, "a store shares with the one of the layer below, which is not of its kind"};
     return c;
   }
 
@@ -216,6 +218,7 @@ class Cache {
       c.layers_.emplace_back();
       for (const auto& h : l.heads) c.layers_.back().heads.push_back(h.clone());
     }
+    c.couple();
     c.next_ = next_;
     c.peak_ = peak_;
     return c;
@@ -293,6 +296,14 @@ class Cache {
       std::copy_n(all + (std::ptrdiff_t(i) * shape_.kv_heads + h) * d, d, one.data() + std::ptrdiff_t(i) * d);
   }
 
+  /// Tells stores that share across layers of each other.
+  bool couple() {
+    for (std::size_t l = 1; l < layers_.size(); ++l)
+      for (std::size_t h = 0; h < layers_[l].heads.size(); ++h)
+        if (!layers_[l].heads[h].couple(layers_[l - 1].heads[h])) return false;
+    return true;
+  }
+
   void buffers() {
     if (!states_.empty()) return;
     for (int h = 0; h < shape_.kv_heads; ++h) states_.emplace_back(shape_.group(), shape_.dim_v);
@@ -307,14 +318,16 @@ class Cache {
 
   void note_peak() {
     std::size_t sum = 0;
-    for (Layer& l : layers_) {
-      if (l.bytes_stale) {
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      Layer& l = layers_[i];
+      // What a layer does may free memory of the one below, where they share.
+      if (l.bytes_stale || (i + 1 < layers_.size() && layers_[i + 1].bytes_stale)) {
         l.bytes = 0;
         for (const auto& h : l.heads) l.bytes += h.bytes();
-        l.bytes_stale = false;
       }
       sum += l.bytes;
     }
+    for (Layer& l : layers_) l.bytes_stale = false;
     peak_ = std::max(peak_, sum);
   }
 

@@ -42,6 +42,15 @@ class HeadCache {
     return sum;
   }
 
+  /// Stores that share with those of the layer below are told of them. False where one needs what is not there.
+  bool couple(HeadCache& below) {
+    for (std::size_t t = 0; t < tiers_.size(); ++t)
+      if constexpr (requires(S & a, S & b) { a.couple(b); }) {
+        if (t < below.tiers_.size() && !tiers_[t].store.couple(below.tiers_[t].store)) return false;
+      }
+    return true;
+  }
+
   void reserve(Index n) {
     reserved_ = std::max(reserved_, n);
     for (Tier& t : tiers_) {

@@ -5,6 +5,7 @@
 #include <kvist/methods/options.hpp>
 #include <kvist/methods/store_factory.hpp>
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,6 +18,8 @@ namespace methods {
 struct Made {
   std::optional<AnyPolicy> policy;
   StoreFactory stores;
+  /// Storage shared by layers, over the stores that the SPEC names besides (none: the default); `exact` says that those are f32.
+  std::function<StoreFactory(StoreFactory inner, bool exact)> share = {};
 };
 
 /// A method or store that can be named in a SPEC.

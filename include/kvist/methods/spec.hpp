@@ -4,6 +4,7 @@
 #include <kvist/methods/full.hpp>
 #include <kvist/methods/registry.hpp>
 #include <kvist/methods/rotated.hpp>
+#include <kvist/methods/stores.hpp>
 #include <kvist/policy/budget/budget.hpp>
 
 #include <optional>
@@ -110,7 +111,8 @@ inline Result<MadeSpec> make(const Spec& spec, std::string& fault, int depth = 0
   }
   std::optional<AnyPolicy> policy;
   StoreFactory stores;
-  bool evicts = false, oracle = false;
+  bool evicts = false, oracle = false, exact = false;
+  std::function<StoreFactory(StoreFactory, bool)> share;
   for (const Clause& clause : spec.clauses) {
     if (clause.name == Oracle::info.name) {
       if (policy) {
@@ -158,7 +160,7 @@ inline Result<MadeSpec> make(const Spec& spec, std::string& fault, int depth = 0
       fault = clause.name + ": " + fault;
       return made.error();
     }
-    if ((made->policy && policy) || (made->stores && stores)) {
+    if ((made->policy && policy) || (made->stores && stores) || (made->share && share)) {
       fault = "SPEC '" + spec.text + "' names two " + (made->policy && policy ? "policies" : "stores");
       return Error{Errc::bad_option, "a SPEC has at most one policy and one store"};
     }
@@ -166,8 +168,13 @@ inline Result<MadeSpec> make(const Spec& spec, std::string& fault, int depth = 0
       policy = std::move(made->policy);
       evicts = entry->evicts;
     }
-    if (made->stores) stores = std::move(made->stores);
+    if (made->stores) {
+      stores = std::move(made->stores);
+      exact = clause.name == ExactF32::info.name;
+    }
+    if (made->share) share = std::move(made->share);
   }
+  if (share) stores = share(std::move(stores), exact);
   if (spec.budget.kind != Budget::Kind::none)
     for (const Clause& clause : spec.clauses)
       for (const OptionText& option : clause.options)

@@ -30,6 +30,13 @@ class AnyStore {
   AnyRows keys() const { return p_->keys(); }
   AnyRows values() const { return p_->values(); }
   AnyStore clone() const { return AnyStore(p_->clone()); }
+  /// The store itself, where it is an S; else null.
+  template <class S>
+  S* get() {
+    return p_->kind() == &kind_of<S> ? &static_cast<Model<S>&>(*p_).s : nullptr;
+  }
+  /// Stores that share with the one of the layer below are told of it. False where they need one that is not there.
+  bool couple(AnyStore& below) { return p_->couple(below); }
   /// Those of the store that was chosen: a snapshot does not know whether it was chosen at run time.
   template <class V, class Self>
   static void fields(V& v, Self& s) {
@@ -37,6 +44,8 @@ class AnyStore {
   }
 
  private:
+  template <class S>
+  static constexpr char kind_of = 0;  // its address stands for S
   struct Base {
     virtual ~Base() = default;
     virtual void append(const float*, const float*, Index) = 0;
@@ -53,6 +62,8 @@ class AnyStore {
     virtual AnyRows keys() const = 0;
     virtual AnyRows values() const = 0;
     virtual std::unique_ptr<Base> clone() const = 0;
+    virtual const void* kind() const = 0;
+    virtual bool couple(AnyStore& below) = 0;
     virtual void fields(FieldWriter&) const = 0;
     virtual void fields(FieldReader&) = 0;
   };
@@ -76,6 +87,11 @@ class AnyStore {
     AnyRows keys() const override { return s.keys(); }
     AnyRows values() const override { return s.values(); }
     std::unique_ptr<Base> clone() const override { return std::make_unique<Model>(s.clone()); }
+    const void* kind() const override { return &kind_of<S>; }
+    bool couple([[maybe_unused]] AnyStore& below) override {
+      if constexpr (requires { s.couple(below); }) return s.couple(below);
+      else return true;
+    }
     void fields(FieldWriter& v) const override { visit_fields(v, s); }
     void fields(FieldReader& v) override { visit_fields(v, s); }
   };

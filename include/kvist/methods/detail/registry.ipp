@@ -5,6 +5,7 @@
 #include <kvist/methods/coded_stores.hpp>
 #include <kvist/methods/kivi.hpp>
 #include <kvist/methods/mikv.hpp>
+#include <kvist/methods/minicache.hpp>
 #include <kvist/methods/registry.hpp>
 #include <kvist/methods/stores.hpp>
 
@@ -25,9 +26,16 @@ Result<Made> make_store(const std::vector<OptionText>& given, std::string& fault
   M::fields(read, options);
   fault = read.fault();
   if (!fault.empty()) return Error{Errc::bad_option, "a store's options could not be read"};
-  auto factory = M::make(options);
-  if (!factory) return factory.error();
-  return Made{std::nullopt, std::move(*factory)};
+  if constexpr (requires { M::wrap(options, StoreFactory{}, true); }) {  // what layers share, over another store
+    if (Status s = M::validate(options); !s) return s.error();
+    return Made{std::nullopt, {}, [options](StoreFactory inner, bool exact) {
+                  return M::wrap(options, std::move(inner), exact);
+                }};
+  } else {
+    auto factory = M::make(options);
+    if (!factory) return factory.error();
+    return Made{std::nullopt, std::move(*factory)};
+  }
 }
 
 template <class M>
@@ -57,8 +65,8 @@ KVIST_REGISTRY_INLINE std::vector<Entry>& entries() {
                  StreamingLLM, H2O, SnapKV, PyramidKV, AdaKV, TOVA, Scissorhands,  //
                  KeyNormEviction, KeyDiff, LazyEviction, CAKE, RKV, ChunkKV, Mikv, LagKV,
                  ExpectedAttentionEviction, KVMerger, D2O, CaM, ToMe, EMS>(out);
-    add_stores<ExactF32, ExactF16, ExactBf16, Int8, IntTokenStore, IntChannelStore, Q8_0Store, Q4_0Store,
-               Q4_1Store, Q5_0Store, Q5_1Store, Iq4NlStore, Fp8E4M3Store, Fp8E5M2Store, Kivi, RotatedInner>(out);
+    add_stores<ExactF32, ExactF16, ExactBf16, Int8, IntTokenStore, IntChannelStore, Q8_0Store, Q4_0Store, Q4_1Store,
+               Q5_0Store, Q5_1Store, Iq4NlStore, Fp8E4M3Store, Fp8E5M2Store, Kivi, RotatedInner, MiniCache>(out);
     return out;
   }();
   return all;
