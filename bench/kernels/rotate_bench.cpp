@@ -2,8 +2,8 @@
 // rotate/d:<dim>/bytes:<n>: f32 rows times the Hadamard matrix, in place. The read-only pass reads the same rows.
 #include "../measure.hpp"
 
+#include <kvist/kernels/hadamard.hpp>
 #include <kvist/storage/buffer.hpp>
-#include <kvist/storage/codec/adapt/rotated.hpp>
 
 namespace {
 
@@ -19,8 +19,7 @@ Counters rotate(int d, std::size_t bytes) {
   const Timing t = against_read(
       1, 9,
       [&](int) {
-        for (int i = 0; i < times; ++i)
-          for (std::size_t r = 0; r < rows; ++r) hadamard(x.data() + r * std::size_t(d), d);
+        for (int i = 0; i < times; ++i) kernels::hadamard(x.data(), Index(rows), d);
       },
       [&](int) {
         for (int i = 0; i < times; ++i) read_only(x.data(), x.bytes());

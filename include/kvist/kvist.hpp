@@ -25,6 +25,8 @@
 #include <kvist/core/utf8.hpp>
 #include <kvist/core/version.hpp>
 #include <kvist/kernels/dispatch.hpp>
+#include <kvist/kernels/encode.hpp>
+#include <kvist/kernels/hadamard.hpp>
 #include <kvist/kernels/packed.hpp>
 #include <kvist/kernels/packed_layout.hpp>
 #include <kvist/kernels/pool.hpp>

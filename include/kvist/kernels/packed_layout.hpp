@@ -71,23 +71,21 @@ struct PackedLayout {
     std::size_t byte;
     int shift;
   };
-  constexpr Place place(Index t, int c) const {
-    const int p = planes();
+  constexpr Place place(Index entry, int channel) const {
+    const unsigned t = unsigned(entry), c = unsigned(channel), d = unsigned(dim), b = unsigned(bits);
+    const unsigned p = b == 8 ? 0 : b == 4 ? 1 : 2;  // log2 planes: divisions are shifts
     if (keys) {
-      const std::size_t quad = std::size_t(64 * 4 * bits / 8);  // bytes of 4 channels of 64 entries
-      const std::size_t half = std::size_t((dim + 3) / 4) * quad;
-      const int strip = int(t % 64) / 16;
-      return {std::size_t(t / 64) * half + std::size_t(c / 4) * quad + std::size_t(strip / p) * 64 +
-                  std::size_t(t % 16) * 4 + std::size_t(c % 4),
-              strip % p * bits};
+      const std::size_t quad = 32 * b;  // bytes of 4 channels of 64 entries
+      const unsigned strip = t % 64 / 16;
+      return {t / 64 * ((d + 3) / 4 * quad) + c / 4 * quad + (strip >> p) * 64 + t % 16 * 4 + c % 4,
+              int((strip & ((1u << p) - 1)) * b)};
     }
-    const int vector = 16 * p, block = c / 64, strip = c % 64 / 16;
-    const int left = (dim - block * 64 + vector - 1) / vector;  // vectors of this block
-    const std::size_t vectors = std::size_t(left < 64 / vector ? left : 64 / vector);
-    return {std::size_t(block) * std::size_t(64 / vector) * 64 * std::size_t(page) / 4 +
-                std::size_t(t / 4) * vectors * 64 + std::size_t(strip / p) * 64 + std::size_t(c % 16) * 4 +
-                std::size_t(t % 4),
-            strip % p * bits};
+    const unsigned block = c / 64, strip = c % 64 / 16, whole = 4u >> p;
+    const unsigned left = (d - block * 64 + (16u << p) - 1) >> (4 + p);  // vectors of this block
+    const std::size_t vectors = left < whole ? left : whole;
+    return {std::size_t(block) * whole * 64 * (unsigned(page) / 4) + t / 4 * (vectors * 64) +
+                (strip >> p) * 64 + c % 16 * 4 + t % 4,
+            int((strip & ((1u << p) - 1)) * b)};
   }
   /// Which of the scales (and minima) is that of (t, c).
   constexpr std::size_t scale_index(Index t, int c) const {

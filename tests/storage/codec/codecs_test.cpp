@@ -174,20 +174,19 @@ TEST_CASE("A Hadamard matrix is its own inverse, keeps dot products, and tames o
   Numbers numbers(4);
   auto x = numbers.rows(2, 64);
   auto y = x;
-  hadamard(y.data(), 64);
-  hadamard(y.data() + 64, 64);
+  kernels::hadamard(y.data(), 2, 64);
   double before = 0, after = 0;
   for (int c = 0; c < 64; ++c) {
     before += double(x[std::size_t(c)]) * double(x[std::size_t(64 + c)]);
     after += double(y[std::size_t(c)]) * double(y[std::size_t(64 + c)]);
   }
   CHECK(std::fabs(before - after) < 1e-4);
-  hadamard(y.data(), 64);
+  kernels::hadamard(y.data(), 1, 64);
   for (int c = 0; c < 64; ++c) CHECK(std::fabs(x[std::size_t(c)] - y[std::size_t(c)]) < 1e-5f);
   const float small[4] = {1, 2, 3, 4};
   float turned[4];
   std::copy_n(small, 4, turned);
-  hadamard(turned, 4);
+  kernels::hadamard(turned, 1, 4);
   CHECK(turned[0] == 5);
   CHECK(turned[1] == -1);
   CHECK(turned[2] == -2);

@@ -104,3 +104,24 @@ KVIST_INLINE void store_bytes(std::int8_t* p, F x) {
   const __m128i h = _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(h, h));
 }
+
+KVIST_INLINE F larger(F a, F b) { return _mm256_max_ps(a, b); }
+KVIST_INLINE F smaller(F a, F b) { return _mm256_min_ps(a, b); }
+KVIST_INLINE F fused(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+template <int H>
+KVIST_INLINE F swapped(F a) {
+  if constexpr (H == 1) return _mm256_permute_ps(a, 0xb1);
+  else if constexpr (H == 2) return _mm256_permute_ps(a, 0x4e);
+  else return _mm256_permute2f128_ps(a, a, 0x01);
+}
+KVIST_INLINE void store_codes(std::uint8_t* p, F x) {
+  const __m256i i = _mm256_cvtps_epi32(x);
+  const __m128i h = _mm_packus_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(h, h));
+}
+KVIST_INLINE void put_words(std::uint8_t* p, F x, int shift, std::uint32_t mask) {
+  __m256i* const at = reinterpret_cast<__m256i*>(p);
+  const __m256i kept = _mm256_andnot_si256(_mm256_set1_epi32(int(mask << shift)), _mm256_loadu_si256(at));
+  const __m256i codes = _mm256_sll_epi32(_mm256_cvtps_epi32(x), _mm_cvtsi32_si128(shift));
+  _mm256_storeu_si256(at, _mm256_or_si256(kept, codes));
+}

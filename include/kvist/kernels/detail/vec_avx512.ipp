@@ -123,3 +123,22 @@ KVIST_INLINE F to_f(I x) { return _mm512_cvtepi32_ps(x); }
 KVIST_INLINE void store_bytes(std::int8_t* p, F x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
 }
+
+KVIST_INLINE F larger(F a, F b) { return _mm512_max_ps(a, b); }
+KVIST_INLINE F smaller(F a, F b) { return _mm512_min_ps(a, b); }
+KVIST_INLINE F fused(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+template <int H>
+KVIST_INLINE F swapped(F a) {
+  if constexpr (H == 1) return _mm512_permute_ps(a, 0xb1);
+  else if constexpr (H == 2) return _mm512_permute_ps(a, 0x4e);
+  else if constexpr (H == 4) return _mm512_shuffle_f32x4(a, a, 0xb1);
+  else return _mm512_shuffle_f32x4(a, a, 0x4e);
+}
+KVIST_INLINE void store_codes(std::uint8_t* p, F x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
+}
+KVIST_INLINE void put_words(std::uint8_t* p, F x, int shift, std::uint32_t mask) {
+  const __m512i kept = _mm512_andnot_si512(_mm512_set1_epi32(int(mask << shift)), _mm512_loadu_si512(p));
+  const __m512i codes = _mm512_sll_epi32(_mm512_cvtps_epi32(x), _mm_cvtsi32_si128(shift));
+  _mm512_storeu_si512(p, _mm512_or_si512(kept, codes));
+}

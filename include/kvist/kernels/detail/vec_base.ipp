@@ -124,3 +124,33 @@ KVIST_INLINE F to_f(I x) { return {{float(x.v[0]), float(x.v[1]), float(x.v[2]),
 KVIST_INLINE void store_bytes(std::int8_t* p, F x) {
   for (int i = 0; i < N; ++i) p[i] = std::int8_t(x.v[i]);
 }
+
+/// a > b ? a : b, a < b ? a : b: so b where one is NaN and where they are equal, unlike max and min on ARM.
+KVIST_INLINE F larger(F a, F b) { return max(a, b); }
+KVIST_INLINE F smaller(F a, F b) { return min(a, b); }
+/// a * b + c with its exact sign, rounded.
+KVIST_INLINE F fused(F a, F b, F c) {
+  F r;
+  for (int i = 0; i < N; ++i) r.v[i] = float(double(a.v[i]) * double(b.v[i]) + double(c.v[i]));
+  return r;
+}
+/// Lane i gets lane i ^ H. Requires: H a power of two below N.
+template <int H>
+KVIST_INLINE F swapped(F a) {
+  F r;
+  for (int i = 0; i < N; ++i) r.v[i] = a.v[i ^ H];
+  return r;
+}
+/// Integral floats in [0, 255] as bytes.
+KVIST_INLINE void store_codes(std::uint8_t* p, F x) {
+  for (int i = 0; i < N; ++i) p[i] = std::uint8_t(x.v[i]);
+}
+/// The bits under `mask` << shift of N words become the integral floats x, moved up by `shift`.
+KVIST_INLINE void put_words(std::uint8_t* p, F x, int shift, std::uint32_t mask) {
+  for (int i = 0; i < N; ++i) {
+    std::uint32_t w;
+    std::memcpy(&w, p + 4 * i, 4);
+    w = (w & ~(mask << shift)) | std::uint32_t(x.v[i]) << shift;
+    std::memcpy(p + 4 * i, &w, 4);
+  }
+}

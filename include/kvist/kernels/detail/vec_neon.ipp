@@ -88,3 +88,22 @@ KVIST_INLINE void store_bytes(std::int8_t* p, F x) {
   const int8x8_t b = vmovn_s16(vcombine_s16(h, h));
   std::memcpy(p, &b, 4);
 }
+
+KVIST_INLINE F larger(F a, F b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+KVIST_INLINE F smaller(F a, F b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+KVIST_INLINE F fused(F a, F b, F c) { return vfmaq_f32(c, a, b); }
+template <int H>
+KVIST_INLINE F swapped(F a) {
+  if constexpr (H == 1) return vrev64q_f32(a);
+  else return vextq_f32(a, a, 2);
+}
+KVIST_INLINE void store_codes(std::uint8_t* p, F x) {
+  const uint16x4_t h = vmovn_u32(vcvtnq_u32_f32(x));
+  const uint8x8_t b = vmovn_u16(vcombine_u16(h, h));
+  std::memcpy(p, &b, 4);
+}
+KVIST_INLINE void put_words(std::uint8_t* p, F x, int shift, std::uint32_t mask) {
+  const uint32x4_t kept = vbicq_u32(vreinterpretq_u32_u8(vld1q_u8(p)), vdupq_n_u32(mask << shift));
+  const uint32x4_t codes = vshlq_u32(vcvtnq_u32_f32(x), vdupq_n_s32(shift));
+  vst1q_u8(p, vreinterpretq_u8_u32(vorrq_u32(kept, codes)));
+}

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
 #include <kvist/core/fields.hpp>
+#include <kvist/kernels/encode.hpp>
 #include <kvist/kernels/packed.hpp>
 #include <kvist/storage/buffer.hpp>
 #include <kvist/storage/codec/affine.hpp>
@@ -61,18 +62,16 @@ class PackedSide {
 
   /// n rows [n, dim] into slots `slot` and on; slot is a multiple of unit().
   void encode(Index slot, const float* rows, Index n) {
-    const int d = layout_.dim, top = (1 << layout_.bits) - 1;
-    const Index u = unit();
-    for (Index i = 0; i < n; i += u, rows += std::ptrdiff_t(u) * d) {
+    const bool along = layout_.along == kernels::GroupAlong::entries;
+    for (Index i = 0; i < n;) {
       std::uint8_t* const page = page_of(slot + i);
-      const Index t = (slot + i) % quantum;
-      const Index count = std::min(u, n - i);
-      if (layout_.along == kernels::GroupAlong::entries) {
-        for (int c = 0; c < d; ++c) code_group(page, t, count, c, 1, rows + c, d, top);
-      } else {
-        for (int c = 0; c < d; c += layout_.group)
-          code_group(page, t, 1, c, std::min(layout_.group, d - c), rows + c, 1, top);
-      }
+      const Index t = (slot + i) % quantum, count = std::min(along ? layout_.group : quantum - t, n - i);
+      const float* const x = rows + std::ptrdiff_t(i) * layout_.dim;
+      if (rule_ == PackedRule::affine) kernels::encode_affine(layout_, page, t, x, count);
+      else if (rule_ == PackedRule::q8_0) kernels::encode_q8_0(layout_, page, t, x, count);
+      else if (rule_ == PackedRule::q4_0) kernels::encode_q4_0(layout_, page, t, x, count);
+      else code_blocks(page, t, x, count);
+      i += count;
     }
   }
   /// One slot gets a new row; others keep their bits. In a group along the tokens the row is fitted to its scales.
@@ -185,35 +184,18 @@ class PackedSide {
     return {data_.data() + next * page, page};
   }
 
-  /// A group of `entries` x `channels` numbers, x[i * stride]: one of the two is 1.
-  void code_group(std::uint8_t* page, Index t, Index entries, int c, int channels, const float* x,
-                  std::ptrdiff_t stride, int top) {
-    if (rule_ != PackedRule::affine) return code_block(page, t, c, x);
-    const Index n = entries * Index(channels);
-    float least, largest;
-    detail::range_of(x, n, stride, least, largest);
-    const auto a = Affine<f16>::of(least, largest, top);
-    const std::size_t s = layout_.scale_index(t, c);
-    layout_.scales(page)[s] = to_f16(a.scale);
-    layout_.minimums(page)[s] = to_f16(a.minimum);
-    for (Index i = 0; i < n; ++i)
-      layout_.set_code(page, entries > 1 ? t + i : t, entries > 1 ? c : c + int(i), a.code(x[i * stride], top));
-  }
-
-  /// 32 channels of one entry by ggml's rule.
-  void code_block(std::uint8_t* page, Index t, int c, const float* x) {
-    std::uint8_t block[ggml::Q8_0::bytes] = {};
-    if (rule_ == PackedRule::q8_0) ggml::Q8_0::encode(x, block);
-    else if (rule_ == PackedRule::q4_0) ggml::Q4_0::encode(x, block);
-    else ggml::Q4_1::encode(x, block);
-    const std::size_t s = layout_.scale_index(t, c);
-    layout_.scales(page)[s] = f16{read_le<std::uint16_t>(block)};
-    if (layout_.minima) layout_.minimums(page)[s] = f16{read_le<std::uint16_t>(block + 2)};
-    const std::uint8_t* const codes = block + (layout_.minima ? 4 : 2);
-    for (int j = 0; j < 32; ++j)
-      layout_.set_code(
-          page, t, c + j,
-          layout_.bits == 8 ? int(std::int8_t(codes[j])) + 128 : (codes[j % 16] >> (j < 16 ? 0 : 4)) & 15);
+  /// Rows [n, dim] by the rule of q4_1, block by block.
+  void code_blocks(std::uint8_t* page, Index t, const float* rows, Index n) {
+    for (Index i = 0; i < n; ++i, ++t)
+      for (int c = 0; c < layout_.dim; c += 32, rows += 32) {
+        std::uint8_t block[ggml::Q4_1::bytes];
+        ggml::Q4_1::encode(rows, block);
+        const std::size_t s = layout_.scale_index(t, c);
+        layout_.scales(page)[s] = f16{read_le<std::uint16_t>(block)};
+        layout_.minimums(page)[s] = f16{read_le<std::uint16_t>(block + 2)};
+        for (int j = 0; j < 32; ++j)
+          layout_.set_code(page, t, c + j, (block[4 + j % 16] >> (j < 16 ? 0 : 4)) & 15);
+      }
   }
 
   kernels::PackedLayout layout_;

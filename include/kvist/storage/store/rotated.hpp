@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
 #include <kvist/core/fields.hpp>
-#include <kvist/storage/codec/adapt/rotated.hpp>
+#include <kvist/kernels/hadamard.hpp>
 
 #include <algorithm>
 #include <bit>
@@ -51,10 +51,8 @@ class RotatedStore {
   }
   void read(Index first, Index n, float* k, float* v) const {
     s_.read(first, n, k, v);
-    for (Index i = 0; i < n; ++i) {
-      if (k != nullptr) hadamard(k + std::ptrdiff_t(i) * dim_k_, dim_k_);
-      if (v != nullptr) hadamard(v + std::ptrdiff_t(i) * dim_v_, dim_v_);
-    }
+    if (k != nullptr) kernels::hadamard(k, n, dim_k_);
+    if (v != nullptr) kernels::hadamard(v, n, dim_v_);
   }
   void fit(const AnyHead& head, const Evidence& seen) {
     if constexpr (requires { s_.fit(head, seen); }) s_.fit(head, seen);
@@ -70,11 +68,11 @@ class RotatedStore {
       a.group = n;
       if (a.logits != nullptr) a.logits += g * a.logits_stride;
       std::copy_n(args.q + std::ptrdiff_t(g) * dim_k_, std::ptrdiff_t(n) * dim_k_, q);
-      for (int i = 0; i < n; ++i) hadamard(q + std::ptrdiff_t(i) * dim_k_, dim_k_);
+      kernels::hadamard(q, n, dim_k_);
       const AttnState own{n, dim_v_, m, l, o};
       own.clear();
       s_.attend(a, own);
-      for (int i = 0; i < n; ++i) hadamard(own.row(i), dim_v_);
+      kernels::hadamard(own.o, n, dim_v_);
       merge({n, dim_v_, state.m + g, state.l + g, state.row(g)}, own);
     }
   }
@@ -103,7 +101,7 @@ class RotatedStore {
   static constexpr int tile = 4096;  // numbers that are turned at once
   static const float* turned(const float* x, float* into, Index n, int d) {
     std::copy_n(x, std::ptrdiff_t(n) * d, into);
-    for (Index i = 0; i < n; ++i) hadamard(into + std::ptrdiff_t(i) * d, d);
+    kernels::hadamard(into, n, d);
     return into;
   }
 
