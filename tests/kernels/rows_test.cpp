@@ -93,6 +93,21 @@ void check_type() {
           }
           check_sum(sums[std::size_t(c)], want, size, std::sqrt(double(s.n)) + 4);
         }
+        std::vector<float> dots(n + 1, -1.0f), squares(n + 1, -1.0f);
+        kernels::neighbour_dots(x, dots.data(), squares.data());
+        for (Index i = 0; i < s.n; ++i) {
+          double square = 0, dot = 0, size = 0;
+          for (int c = 0; c < s.d; ++c) {
+            square += double(x.at(i, c)) * double(x.at(i, c));
+            if (i + 1 == s.n) continue;
+            dot += double(x.at(i, c)) * double(x.at(i + 1, c));
+            size += std::fabs(double(x.at(i, c)) * double(x.at(i + 1, c)));
+          }
+          check_sum(squares[std::size_t(i)], square, square, root);
+          if (i + 1 < s.n) check_sum(dots[std::size_t(i)], dot, size, root);
+        }
+        CHECK(squares[n] == -1.0f);
+        CHECK(dots[n > 0 ? n - 1 : 0] == -1.0f);  // the last row has no neighbour
         CHECK(l2[n] == -1.0f);
         CHECK(l1[n] == -1.0f);
         CHECK(rows[n * d] == -1.0f);

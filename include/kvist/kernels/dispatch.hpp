@@ -16,7 +16,7 @@
 #endif
 
 // Every file that uses a kernel compiles it for each level, which takes ten seconds and more. Programs of several files
-// may define KVIST_KERNELS_EXTERN for all of them: then one file more includes kernels/detail/{rows,packed,softmax}_table.ipp.
+// may define KVIST_KERNELS_EXTERN for all of them: then one file more includes kernels/detail/*_table.ipp.
 #if defined(KVIST_KERNELS_EXTERN)
 #define KVIST_KERNELS_INLINE
 #else

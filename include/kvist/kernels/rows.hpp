@@ -17,6 +17,7 @@ struct RowsTable {
   void (*norms1)(const Rows<T>& run, float* out);
   void (*to_f32)(const Rows<T>& run, float* out);
   void (*sum_rows)(const Rows<T>& run, float* out);
+  void (*neighbour_dots)(const Rows<T>& run, float* dots, float* squares, std::ptrdiff_t ahead);
   void (*widen)(const T* in, std::ptrdiff_t n, float* out);
   void (*narrow)(const float* in, std::ptrdiff_t n, T* out);
 };
@@ -86,6 +87,13 @@ void to_f32(const Rows<T>& run, float* out) {
 template <Scalar T>
 void sum_rows(const Rows<T>& run, float* out) {
   rows_table<T>().sum_rows(run, out);
+}
+
+/// dots[i] = row i . row i+1 [n - 1] and squares[i] = row i . row i [n]: what cosines of neighbours are made of. Each row is
+/// read once.
+template <Scalar T>
+void neighbour_dots(const Rows<T>& run, float* dots, float* squares, std::ptrdiff_t ahead = 0) {
+  rows_table<T>().neighbour_dots(run, dots, squares, ahead);
 }
 
 /// n contiguous elements to f32.

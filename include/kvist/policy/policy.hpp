@@ -110,6 +110,13 @@ class Policy {
     if (!(settings.tolerance >= 0) || !std::isfinite(settings.tolerance))
       return Error{Errc::bad_option, "a tolerance is a positive number (0: a budget decides)"};
     if (Status s = settings.schedule.validate(); !s) return s.error();
+    if (const auto kind = settings.schedule.kind;
+        whole_model() &&
+        (kind == ChosenSchedule::Kind::after_prefill || kind == ChosenSchedule::Kind::per_chunk))
+      return Error{
+          Errc::bad_option,
+          "this policy's layer budgets want all layers first, so that it plans in decode steps alone: choose "
+          "every_step, every:W or over_budget"};
     if constexpr (requires { signal.validate(shape); })
       if (Status s = signal.validate(shape); !s) return s.error();
     if (settings.merge != Fold::none && !std::same_as<DisposePart, Drop>)

@@ -69,6 +69,42 @@ KVIST_INLINE F scale_by_pow2(F a, F n) {
 KVIST_INLINE F zero_below(F value, F x, F limit) {
   return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), value);
 }
+template <int S>
+KVIST_INLINE F shifted(F a, F b) {
+  const __m256i x = _mm256_castps_si256(a), y = _mm256_castps_si256(b),
+                middle = _mm256_permute2x128_si256(x, y, 0x21);
+  if constexpr (S < 4) return _mm256_castsi256_ps(_mm256_alignr_epi8(middle, x, 4 * S));
+  else if constexpr (S == 4) return _mm256_castsi256_ps(middle);
+  else return _mm256_castsi256_ps(_mm256_alignr_epi8(y, middle, 4 * (S - 4)));
+}
+KVIST_INLINE unsigned above(F a, F b) {
+  return unsigned(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)));
+}
+KVIST_INLINE unsigned at_least(F a, F b) {
+  return unsigned(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)));
+}
+/// Numbers of the set bits of each byte, ascending, a byte each.
+struct LanesOfMask {
+  std::uint64_t of[256] = {};
+  constexpr LanesOfMask() {
+    for (unsigned mask = 0; mask < 256; ++mask)
+      for (unsigned lane = 0, m = 0; lane < 8; ++lane)
+        if ((mask >> lane) & 1u) of[mask] |= std::uint64_t(lane) << (8 * m++);
+  }
+};
+inline constexpr LanesOfMask lanes_of_mask{};
+KVIST_INLINE __m256i lanes_in(unsigned mask) {
+  return _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(lanes_of_mask.of[mask])));
+}
+KVIST_INLINE int put_lanes(Index* out, Index first, unsigned mask) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out),
+                      _mm256_add_epi32(lanes_in(mask), _mm256_set1_epi32(first)));
+  return __builtin_popcount(mask);
+}
+KVIST_INLINE int put_values(float* out, F x, unsigned mask) {
+  _mm256_storeu_ps(out, _mm256_permutevar8x32_ps(x, lanes_in(mask)));
+  return __builtin_popcount(mask);
+}
 KVIST_INLINE void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 
 // Bytes: a register holds N words of four codes, or N sums. vpmaddubsw saturates at 16 bits, so planes are shifted down

@@ -70,6 +70,23 @@ KVIST_INLINE F scale_by_pow2(F a, F n) { return _mm512_scalef_ps(a, n); }
 KVIST_INLINE F zero_below(F value, F x, F limit) {
   return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), value);
 }
+template <int S>
+KVIST_INLINE F shifted(F a, F b) {
+  return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(b), _mm512_castps_si512(a), S));
+}
+KVIST_INLINE unsigned above(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+KVIST_INLINE unsigned at_least(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+// Compressed in a register and stored whole: compressing stores are slow on some processors.
+KVIST_INLINE int put_lanes(Index* out, Index first, unsigned mask) {
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  _mm512_storeu_si512(
+      out, _mm512_maskz_compress_epi32(__mmask16(mask), _mm512_add_epi32(lane, _mm512_set1_epi32(first))));
+  return __builtin_popcount(mask);
+}
+KVIST_INLINE int put_values(float* out, F x, unsigned mask) {
+  _mm512_storeu_ps(out, _mm512_maskz_compress_ps(__mmask16(mask), x));
+  return __builtin_popcount(mask);
+}
 KVIST_INLINE void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 
 // Bytes: a register holds N words of four codes, or N sums.

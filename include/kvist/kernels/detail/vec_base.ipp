@@ -84,6 +84,42 @@ KVIST_INLINE F zero_below(F value, F x, F limit) {
   for (int i = 0; i < N; ++i) r.v[i] = x.v[i] < limit.v[i] ? 0.0f : value.v[i];
   return r;
 }
+/// Lanes S .. N-1 of a, then the first S of b. Requires: 0 < S < N.
+template <int S>
+KVIST_INLINE F shifted(F a, F b) {
+  F r;
+  for (int i = 0; i < N; ++i) r.v[i] = i + S < N ? a.v[i + S] : b.v[i + S - N];
+  return r;
+}
+/// Bits of the lanes with a > b, with a >= b; a NaN is neither.
+KVIST_INLINE unsigned above(F a, F b) {
+  unsigned m = 0;
+  for (int i = 0; i < N; ++i) m |= unsigned(a.v[i] > b.v[i]) << i;
+  return m;
+}
+KVIST_INLINE unsigned at_least(F a, F b) {
+  unsigned m = 0;
+  for (int i = 0; i < N; ++i) m |= unsigned(a.v[i] >= b.v[i]) << i;
+  return m;
+}
+/// first + lane of the lanes in the mask, one after another; N places are written. Returns how many count.
+KVIST_INLINE int put_lanes(Index* out, Index first, unsigned mask) {
+  int m = 0;
+  for (int i = 0; i < N; ++i) {
+    out[m] = first + i;
+    m += int((mask >> i) & 1u);
+  }
+  return m;
+}
+/// The same with the lanes' values.
+KVIST_INLINE int put_values(float* out, F x, unsigned mask) {
+  int m = 0;
+  for (int i = 0; i < N; ++i) {
+    out[m] = x.v[i];
+    m += int((mask >> i) & 1u);
+  }
+  return m;
+}
 KVIST_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 
 // Bytes: C holds N words of four codes, I holds N sums.

@@ -56,6 +56,34 @@ KVIST_INLINE F scale_by_pow2(F a, F n) {
 KVIST_INLINE F zero_below(F value, F x, F limit) {
   return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(value), vcltq_f32(x, limit)));
 }
+template <int S>
+KVIST_INLINE F shifted(F a, F b) {
+  return vextq_f32(a, b, S);
+}
+KVIST_INLINE unsigned bits_of(uint32x4_t m) {
+  const uint32x4_t bit = {1, 2, 4, 8};
+  return vaddvq_u32(vandq_u32(m, bit));
+}
+KVIST_INLINE unsigned above(F a, F b) { return bits_of(vcgtq_f32(a, b)); }
+KVIST_INLINE unsigned at_least(F a, F b) { return bits_of(vcgeq_f32(a, b)); }
+KVIST_INLINE int put_lanes(Index* out, Index first, unsigned mask) {
+  int m = 0;
+  for (int i = 0; i < N; ++i) {
+    out[m] = first + i;
+    m += int((mask >> i) & 1u);
+  }
+  return m;
+}
+KVIST_INLINE int put_values(float* out, F x, unsigned mask) {
+  float v[N];
+  store(v, x);
+  int m = 0;
+  for (int i = 0; i < N; ++i) {
+    out[m] = v[i];
+    m += int((mask >> i) & 1u);
+  }
+  return m;
+}
 KVIST_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 
 // Bytes: a register holds N words of four codes, or N sums. sdot takes signed bytes: planes are shifted down, 8-bit

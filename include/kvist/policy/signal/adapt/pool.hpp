@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
+#include <kvist/kernels/pool.hpp>
 
 #include <algorithm>
 
@@ -13,19 +14,9 @@ enum class PoolMode : std::uint8_t { avg, max, none };
 /// borders too (zero padding), as the reference implementations do; the maximum pads with -infinity.
 /// Requires: kernel odd; out.size() == x.size(); no overlap.
 inline void pool(std::span<const float> x, int kernel, PoolMode mode, std::span<float> out) {
-  const Index n = Index(x.size()), r = kernel / 2;
-  for (Index i = 0; i < n; ++i) {
-    const auto first = x.begin() + std::max<Index>(0, i - r), last = x.begin() + std::min(n, i + r + 1);
-    if (mode == PoolMode::max) {
-      out[std::size_t(i)] = *std::max_element(first, last);
-    } else if (mode == PoolMode::avg) {
-      float sum = 0;
-      for (auto it = first; it != last; ++it) sum += *it;
-      out[std::size_t(i)] = sum / float(kernel);
-    } else {
-      out[std::size_t(i)] = x[std::size_t(i)];
-    }
-  }
+  if (mode == PoolMode::max) kernels::max_pool(x, kernel, out.data());
+  else if (mode == PoolMode::avg) kernels::avg_pool(x, kernel, out.data());
+  else std::copy(x.begin(), x.end(), out.begin());
 }
 
 /// A pooling kernel is odd and positive: an even one would shift scores by half an entry.
