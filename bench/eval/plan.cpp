@@ -144,7 +144,7 @@ class Recorded {
         HeadMemory& m = at(l, h);
         const Index n = Index(m.pos.size());
         heads.push_back({kvist::rows(m.k.data(), n, shape_.dim_k), kvist::rows(m.v.data(), n, shape_.dim_v),
-                         m.pos, kvist::KeyForm::rotated});
+                         m.pos, kvist::KeyForm::rotated, m.log_weight});
         now.size = std::max(now.size, n);
       }
       const AnyLayer view{heads};
@@ -335,6 +335,13 @@ Outcome<Good> run(const Args& args, const std::string&) {
   const kvist::Wants wants = made->policy.wants();
   if (any(wants.prefill | wants.step) && q.n == 0)
     return usage(fmt::format("'{}' wants queries: --q", c.text));
+  const auto& options = c.spec.clauses[0].options;
+  const bool loss = std::any_of(options.begin(), options.end(), [](const auto& o) {
+    return o.first == "tolerance" || (o.first == "account_loss" && o.second == "yes");
+  });
+  if (v.n == 0 && (loss || (made->policy.makes() & kvist::blends)))
+    return usage(fmt::format("'{}' {}: --v", c.text,
+                             loss ? "states what the output loses, which takes values" : "blends values"));
   if (v.n == 0)
     for (const kvist::methods::Entry& e : all_methods())
       if (c.spec.clauses[0].name == e.info.name &&

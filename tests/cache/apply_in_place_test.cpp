@@ -82,5 +82,9 @@ TEST_CASE("What cannot be carried out changes nothing", "[cache][apply_in_place]
   p.move = {{5, 1}};
   CHECK(apply_in_place(p, e.keys(), e.values(), e.pos).error().code == Errc::unsupported);
   CHECK(apply_in_place(p, e.keys(), e.values(), std::span(e.pos).first(7)).error().code == Errc::bad_shape);
+  p = {};
+  p.drop = {1};
+  std::vector<float> few(4);
+  CHECK(apply_in_place(p, e.keys(), e.values(), e.pos, few).error().code == Errc::bad_shape);
   CHECK(e.v == before);
 }

@@ -167,6 +167,7 @@ TEST_CASE("A snapshot goes through a file", "[io][snapshot]") {
   const auto loaded = load_snapshot(path, *DrivenCache::empty("H2O+KIVI:bits=4", shape));
   REQUIRE(loaded);
   same(run.cache, *loaded);
+  CHECK_FALSE(std::filesystem::exists(path + ".part"));
   // one byte more is not the same file
   REQUIRE(write_file(path, read_file(path).value() + "x"));
   CHECK(load_snapshot(path, *DrivenCache::empty("H2O+KIVI:bits=4", shape)).error().code == Errc::bad_file);

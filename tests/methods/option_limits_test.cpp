@@ -117,3 +117,16 @@ TEST_CASE("SPECs that contradict themselves, or nest without end, say so", "[met
     CHECK(!fault.empty());
   }
 }
+
+TEST_CASE("A default that list shows may be written out", "[methods][options]") {
+  for (const methods::Entry& e : methods::registry()) {
+    if (!e.evicts) continue;
+    for (const methods::OptionInfo& o : e.options) {
+      if (o.value.empty()) continue;
+      INFO(e.info.name << ":" << o.name << "=" << o.value);
+      std::string fault;
+      CHECK(e.make({{o.name, o.value}}, fault));
+      CHECK(fault.empty());
+    }
+  }
+}

@@ -164,6 +164,9 @@ TEST_CASE("plan says what is missing or does not fit", "[tool][plan]") {
     CHECK(r.err.find(what) != r.err.npos);
   };
   fails("--policy H2O:budget=10 --k k.npy", 2, "wants queries: --q");
+  fails("--policy SnapKV:tolerance=0.3 --k k.npy --q k.npy", 2, "which takes values: --v");
+  fails("--policy KeyNorm:budget=10,account_loss=yes --k k.npy --q k.npy", 2, "which takes values: --v");
+  fails("--policy SnapKV:budget=10,merge=values --k k.npy --q k.npy", 2, "blends values: --v");
   fails("--policy SnapKV:budget=10,window=32 --k k.npy --q q.npy", 1, "guarded entries");
   fails("--policy full --k k.npy --prefill 41", 2, "from 1 to 40");
   fails("--policy full --k k.npy --chunks 30,20", 2, "adds up to more");

@@ -15,8 +15,8 @@ namespace kvist::inline KVIST_ABI {
 ///
 /// Rows below `shared_rows` (a prefix that other sequences use) are neither written nor moved. `log_weight` [n] receives
 /// the weights that blends state and is packed with the rows; it may be empty where the plan states none.
-/// Returns how many rows stay. Fails with, before anything has changed: bad_shape where the plan does not fit the rows
-/// (check) or names shared rows, unsupported where it moves entries to other tiers or states weights that have no place.
+/// Returns how many rows stay. Fails with, before anything has changed: bad_shape where sizes differ, the plan does not fit the
+/// rows (check) or names shared rows, unsupported where it moves entries to other tiers or states weights that have no place.
 template <Scalar K, Scalar V>
 Result<Index> apply_in_place(const HeadPlan& plan, const MutableRows<K>& keys, const MutableRows<V>& values,
                              std::span<Pos> pos, std::span<float> log_weight = {}, Index shared_rows = 0) {
@@ -25,14 +25,16 @@ Result<Index> apply_in_place(const HeadPlan& plan, const MutableRows<K>& keys, c
     return Error{Errc::bad_shape, "keys, values and positions of a head must be equally many", n,
                  (long long)pos.size()};
   if (Status s = check(plan, n, {shared_rows, 0}); !s) return s.error();
+  if (!log_weight.empty() && Index(log_weight.size()) != n)
+    return Error{Errc::bad_shape, "the weights of a head's entries must be as many as its rows", n,
+                 (long long)log_weight.size()};
   if (!plan.move.empty())
     return Error{Errc::unsupported, "one block of memory has no other tier to move entries to"};
   for (const Self& s : plan.self) {
     if (s.dst < shared_rows)
       return Error{Errc::bad_shape, "a shared row would be written", shared_rows, s.dst};
-    if (s.log_weight != 0 && Index(log_weight.size()) != n)
-      return Error{Errc::unsupported, "the plan gives entries a weight and there is no array to hold it", n,
-                   (long long)log_weight.size()};
+    if (s.log_weight != 0 && log_weight.empty())
+      return Error{Errc::unsupported, "the plan gives entries a weight and there is no array to hold it", n, 0};
   }
   const std::size_t dk = std::size_t(keys.d), dv = std::size_t(values.d);
   std::vector<float> k(plan.self.size() * dk), v(plan.self.size() * dv), from_k(dk), from_v(dv);

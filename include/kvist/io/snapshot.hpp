@@ -167,18 +167,23 @@ Result<T> from_snapshot(std::string_view bytes, T empty, const SnapshotLimits& l
   return detail::read_snapshot(from, detail::most_of(limits, bytes.size()), std::move(empty));
 }
 
-/// Writes a snapshot as the whole of a file, replacing what was there; needs no second copy in memory.
+/// Writes a snapshot as the whole of a file, `path`.part first: what was there before is replaced by a whole snapshot or
+/// stays. Needs no second copy in memory.
 /// Fails with: not_found where the file cannot be made; out_of_capacity where it cannot be written to the end; else as
 /// snapshot_bytes().
 template <class T>
 Status save_snapshot(const std::string& path, const T& x) {
-  detail::File file(std::fopen(path.c_str(), "wb"));
+  const std::string beside = path + ".part";
+  detail::File file(std::fopen(beside.c_str(), "wb"));
   if (!file) return Error{Errc::not_found, "a file cannot be opened for writing"};
   detail::SnapshotSink to{file.get(), nullptr, {}};
-  if (Status s = detail::write_snapshot(to, x); !s) return s;
-  if (std::fclose(file.release()) != 0)
-    return Error{Errc::out_of_capacity, "a snapshot cannot be written to the end"};
-  return Done{};
+  Status done = detail::write_snapshot(to, x);
+  if (std::fclose(file.release()) != 0 && done)
+    done = Error{Errc::out_of_capacity, "a snapshot cannot be written to the end"};
+  if (done && std::rename(beside.c_str(), path.c_str()) != 0)
+    done = Error{Errc::not_found, "a snapshot cannot be put in its place"};
+  if (!done) std::remove(beside.c_str());
+  return done;
 }
 
 /// Reads a snapshot from a file. Fails with: not_found where it cannot be opened; else as from_snapshot().

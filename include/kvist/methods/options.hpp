@@ -77,17 +77,15 @@ class ReadOptions {
 
   template <class T>
   void operator()(const char* name, T& value, const char*) {
-    // A name that was there before is a method's own option, which may read what the common one cannot.
-    const bool again = std::find(seen_.begin(), seen_.end(), name) != seen_.end();
-    if (!again) {
-      if (!names_.empty()) names_ += ", ";
-      names_ += name;
-      seen_.push_back(name);
-    }
+    // A name that was there before is a method's own option: it says alone what that means.
+    if (std::find(seen_.begin(), seen_.end(), name) != seen_.end()) return;
+    if (!names_.empty()) names_ += ", ";
+    names_ += name;
+    seen_.push_back(name);
     for (std::size_t i = 0; i < given_.size(); ++i) {
       if (given_[i].first != name) continue;
       used_[i] = true;
-      if (!read(given_[i].second, value) && fault_.empty() && !again)
+      if (!read(given_[i].second, value) && fault_.empty())
         fault_ = "option " + given_[i].first + "=" + given_[i].second + " wants " + wanted(value);
     }
   }

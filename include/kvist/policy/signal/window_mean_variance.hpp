@@ -39,6 +39,14 @@ struct WindowMeanVariance {
 
   Wants wants() const { return {Needs::rows, Needs::probs, window}; }
 
+  /// For snapshots.
+  template <class V, class Record>
+  void fields(V& v, Record& r, const Shape&) const {
+    if constexpr (requires { r.newest; })
+      v.block(&r.entropy, 1), v.block(&r.variance, 1), v.number(r.newest, -1, 1 << 30);
+    else v.block(&r.score, 1);
+  }
+
   Status validate(const Shape&) const {
     if (window < 2)
       return Error{Errc::bad_option, "a variance over the window wants at least two queries", 2, window};
