@@ -188,82 +188,77 @@ inline void affine(const PackedLayout& layout, std::uint8_t* page, Index t, cons
   else affine_tokens(layout, page, t, rows, n);
 }
 
-KVIST_INLINE float inverse_of(float d) { return d != 0 ? 1.0f / d : 0.0f; }
-
-// Scales of a row's blocks of 32 channels.
-KVIST_INLINE void put_scales(const PackedLayout& layout, std::uint8_t* page, Index t, const float* d,
-                             int blocks) {
-  f16 half[row_room / 32];
-  for (int i = 0; i < blocks; i += N) {
-    f16 some_of[N];
-    store(some_of, load(d + i));
-    std::memcpy(half + i, some_of, std::size_t(std::min(N, blocks - i)) * sizeof(f16));
-  }
-  for (int i = 0; i < blocks; ++i) layout.scales(page)[layout.scale_index(t, i * 32)] = half[i];
-}
-
-KVIST_INLINE float largest_magnitude(const float* x) {
-  F m = zero();
+// What a block of 32 numbers is divided by, before the format's own factor: its largest magnitude, for q4_0 with the sign of
+// the first number that has it.
+template <bool Signed>
+KVIST_INLINE float extreme(const float* x) {
+  F a[32 / N], m = zero();
   KVIST_UNROLL
-  for (int j = 0; j < 32; j += N) m = larger(abs(load(x + j)), m);
-  return reduce_max(m);
+  for (int j = 0; j < 32 / N; ++j) a[j] = abs(load(x + j * N)), m = larger(a[j], m);
+  const float most = reduce_max(m);
+  if constexpr (!Signed) return most;
+  std::uint32_t there = 0;
+  KVIST_UNROLL
+  for (int j = 0; j < 32 / N; ++j) there |= std::uint32_t(at_least(a[j], set1(most))) << (j * N);
+  return most > 0 ? x[std::countr_zero(there) & 31] : 0.0f;
 }
 
-inline void q8_0(const PackedLayout& layout, std::uint8_t* page, Index t, const float* rows, Index n) {
+// Numbers times `inverse` become codes 1 .. 255 around 128; halves go away from 0; NaN: 128.
+KVIST_INLINE F q8_0_code(F x, F inverse) {
+  const F half = set1(0.5f), one = set1(1.0f), most = set1(127.0f);
+  F y = mul(x, inverse);
+  y = add(larger(y, zero()), smaller(y, zero()));  // NaN: 0
+  F r = round_even(y);                             // where that took a half towards 0, one further
+  r = add(r, zero_below(one, y, larger(add(r, half), half)));
+  r = sub(r, zero_below(one, sub(zero(), y), larger(sub(half, r), half)));
+  return add(smaller(larger(r, sub(zero(), most)), most), set1(128.0f));
+}
+
+// floor(x * inverse + 8.5) of the exact product, 0 .. 15; NaN: 0.
+KVIST_INLINE F q4_0_code(F x, F inverse) {
+  const F half = set1(0.5f), one = set1(1.0f);
+  const F r = round_even(mul(x, inverse));  // may be one off: the signs of what is left of the exact product say
+  const F up = fused(x, inverse, sub(zero(), add(r, half))), down = fused(x, inverse, sub(half, r));
+  const F c = add(r, sub(zero_below(one, up, zero()), sub(one, zero_below(one, down, zero()))));
+  return smaller(larger(add(c, set1(8.0f)), zero()), set1(15.0f));
+}
+
+// Rows of blocks of 32 channels. The scales of several are found first, then used: one waits long for its own.
+template <bool Four>
+inline void blocks_of_32(const PackedLayout& layout, std::uint8_t* page, Index t, const float* rows, Index n) {
+  constexpr int room = 64;
   const int blocks = layout.dim / 32;
-  const F half = set1(0.5f), one = set1(1.0f), most = set1(127.0f), centre = set1(128.0f);
-  alignas(64) float d[row_room / 32 + N] = {};
+  const F by = set1(Four ? -8.0f : 127.0f), one = set1(1.0f);
+  alignas(64) float inverse[room];
+  f16 scale[room];
   CodeRow out(layout, page, t);
-  for (Index i = 0; i < n; ++i, ++out.t) {
-    for (int b = 0; b < blocks; ++b, rows += 32) {
-      d[b] = largest_magnitude(rows) / 127.0f;
-      const F inverse = set1(inverse_of(d[b]));
-      KVIST_UNROLL
-      for (int j = 0; j < 32; j += N) {
-        F y = mul(load(rows + j), inverse);
-        y = add(larger(y, zero()), smaller(y, zero()));  // NaN: 0
-        F r = round_even(y);  // ties go to the even number; where that was towards 0, one further
-        r = add(r, zero_below(one, y, larger(add(r, half), half)));
-        r = sub(r, zero_below(one, sub(zero(), y), larger(sub(half, r), half)));
-        r = smaller(larger(r, sub(zero(), most)), most);
-        out.put(b * 32 + j, add(r, centre));
-      }
+  while (n > 0) {
+    const Index count = std::min<Index>(n, room / blocks);
+    const int all = int(count) * blocks;
+    for (int b = 0; b < all; ++b) inverse[b] = extreme<Four>(rows + b * 32);
+    for (int b = all; b % N != 0; ++b) inverse[b] = 0;
+    for (int b = 0; b < all; b += N) {
+      const F d = div(load(inverse + b), by);
+      store(scale + b, d);
+      const F of_d = div(one, d);
+      store(inverse + b,
+            zero_below(of_d, abs(d), set1(std::numeric_limits<float>::denorm_min())));  // 0 where d is 0
     }
-    out.finish();
-    put_scales(layout, page, out.t, d, blocks);
+    for (Index i = 0; i < count; ++i, ++out.t) {
+      for (int b = 0; b < blocks; ++b, rows += 32) {
+        const int at = int(i) * blocks + b;
+        layout.scales(page)[layout.scale_index(out.t, b * 32)] = scale[at];
+        const F times = set1(inverse[at]);
+        KVIST_UNROLL
+        for (int j = 0; j < 32; j += N) {
+          const F x = load(rows + j);
+          out.put(b * 32 + j, Four ? q4_0_code(x, times) : q8_0_code(x, times));
+        }
+      }
+      out.finish();
+    }
+    n -= count;
   }
 }
 
-inline void q4_0(const PackedLayout& layout, std::uint8_t* page, Index t, const float* rows, Index n) {
-  const int blocks = layout.dim / 32;
-  const F half = set1(0.5f), one = set1(1.0f), most = set1(15.0f), centre = set1(8.0f);
-  alignas(64) float d[row_room / 32 + N] = {};
-  CodeRow out(layout, page, t);
-  for (Index i = 0; i < n; ++i, ++out.t) {
-    for (int b = 0; b < blocks; ++b, rows += 32) {
-      const float m = largest_magnitude(rows);
-      float signed_max = 0;
-      for (int j = 0; m > 0 && j < 32; j += N) {
-        const unsigned there = at_least(abs(load(rows + j)), set1(m));
-        if (there == 0) continue;
-        signed_max = rows[j + std::countr_zero(there)];
-        break;
-      }
-      d[b] = signed_max / -8.0f;
-      const F inverse = set1(inverse_of(d[b]));
-      KVIST_UNROLL
-      for (int j = 0; j < 32;
-           j += N) {  // floor(x * inverse + 8.5) without rounding before: the signs say which way
-        const F x = load(rows + j), r = round_even(mul(x, inverse));
-        const F above_half = fused(x, inverse, sub(zero(), add(r, half))),
-                below = fused(x, inverse, sub(half, r));
-        const F c = add(r, sub(zero_below(one, above_half, zero()), sub(one, zero_below(one, below, zero()))));
-        out.put(b * 32 + j, smaller(larger(add(c, centre), zero()), most));
-      }
-    }
-    out.finish();
-    put_scales(layout, page, out.t, d, blocks);
-  }
-}
-
-inline constexpr EncodeTable encode_table = {&affine, &q8_0, &q4_0};
+inline constexpr EncodeTable encode_table = {&affine, &blocks_of_32<false>, &blocks_of_32<true>};
