@@ -17,6 +17,12 @@ namespace kvist::inline KVIST_ABI {
 struct MergeRecord {
   float count = 1;             ///< tokens that it stands for
   std::int32_t stands_in = 0;  ///< 1: it is a compensation entry
+
+  /// For snapshots.
+  template <class V, class Self>
+  static void fields(V& v, Self& self) {
+    v.number(self.count, 1.0f, 4e9f), v.number(self.stands_in, 0, 1);
+  }
 };
 
 /// A loser, and the entry that stays into which it may be folded.
@@ -125,9 +131,17 @@ inline void to_unit(std::span<float> rows, Index n, int d) {
   }
 }
 
-/// Cosines of neighbouring keys: out[i] = cos(k_i, k_{i+1}), i = 0 .. n-2.
+/// Cosines of neighbouring keys: out[i] = cos(k_i, k_{i+1}), i = 0 .. n-2; 0 and NaN as in cosine().
 inline void neighbour_cosines(const MergeCall& c, std::span<float> out) {
-  for (Index i = 0; i + 1 < c.n; ++i) out[std::size_t(i)] = cosine(c.key(i), c.key(i + 1));
+  auto squares = c.scratch->floats(std::size_t(c.n));
+  kernels::neighbour_dots(rows(static_cast<const float*>(c.keys.data()), c.n, c.dim_k), out.data(),
+                          squares.data());
+  for (std::size_t i = 0; i + 1 < std::size_t(c.n); ++i) {
+    const float norms = std::sqrt(squares[i]) * std::sqrt(squares[i + 1]);
+    out[i] = norms == 0             ? 0.0f
+             : std::isfinite(norms) ? out[i] / norms
+                                    : std::numeric_limits<float>::quiet_NaN();
+  }
 }
 
 /// Adds rows to the losers, which stay ascending.
