@@ -110,3 +110,36 @@ TEST_CASE("The soft cap follows tanh", "[kernels][softmax]") {
       CHECK(std::fabs(double(y[i]) - 30 * std::tanh(double(x[i]) / 30)) <= 9e-6);
   });
 }
+
+TEST_CASE("Pairs get the rows' numbers added in order, and a count", "[kernels][softmax]") {
+  at_every_isa([&](kernels::Isa isa) {
+    INFO(kernels::isa_name(isa));
+    for (const Index n : {0, 1, 7, 16, 33, 100})
+      for (const Index rows : {0, 1, 4, 5})
+        for (const bool counted : {false, true}) {
+          const std::ptrdiff_t stride = n + 3;
+          const auto x = normals(std::size_t(rows * stride + 1), std::uint64_t(n + rows));
+          const auto second = normals(std::size_t(n + 1), 8);
+          std::vector<float> pairs = normals(std::size_t(2 * n + 1), 9), want = pairs;
+          for (Index i = 0; i < n; ++i) {
+            for (Index r = 0; r < rows; ++r)
+              want[std::size_t(2 * i)] += 0.3f * x[std::size_t(r * stride + i)];
+            want[std::size_t(2 * i + 1)] += counted ? second[std::size_t(i)] : 1.0f;
+          }
+          kernels::add_to_pairs(x.data(), rows, stride, n, 0.3f, counted ? second.data() : nullptr,
+                                pairs.data());
+          for (std::size_t i = 0; i < want.size(); ++i) {  // some compilers round product and sum as one
+            INFO("n " << n << " rows " << rows << " i " << i);
+            CHECK(std::fabs(pairs[i] - want[i]) <= 2e-6f * (1 + std::fabs(want[i])));
+          }
+          CHECK(pairs.back() == want.back());
+        }
+    std::vector<float> x = normals(50, 3), e(50), inside(x);
+    kernels::exp_of(x.data(), 50, 0.5f, 2.0f, e.data());
+    kernels::exp_of(inside.data(), 50, 0.5f, 2.0f, inside.data());
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      CHECK(e[i] == Approx(2 * std::exp(double(x[i]) - 0.5)).epsilon(1e-6));
+      CHECK(e[i] == inside[i]);
+    }
+  });
+}

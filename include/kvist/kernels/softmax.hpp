@@ -14,6 +14,8 @@ struct SoftmaxTable {
   void (*online)(float* x, Index n, float* m, float* l, float* o, int dim);
   void (*exp_of)(const float* x, Index n, float m, float factor, float* out);
   void (*cap)(float* x, Index n, float c);
+  void (*add_to_pairs)(const float* x, Index rows, std::ptrdiff_t stride, Index n, float factor,
+                       const float* second, float* pairs);
 };
 
 }  // namespace kernels::detail
@@ -58,6 +60,13 @@ inline void exp_of(const float* x, Index n, float m, float factor, float* out) {
 
 /// x = c * tanh(x / c), in place (logit soft cap); absolute error below 3e-7 * c. Requires: c > 0.
 inline void soft_cap(float* x, Index n, float c) { softmax_table().cap(x, n, c); }
+
+/// pairs[i] (two floats each, n of them) gets factor times each of the rows' x[r * stride + i] added to its first number, in
+/// order of rows, and second[i] to the other one, or 1 where `second` is null: attention received, and by how many queries.
+inline void add_to_pairs(const float* x, Index rows, std::ptrdiff_t stride, Index n, float factor,
+                         const float* second, float* pairs) {
+  softmax_table().add_to_pairs(x, rows, stride, n, factor, second, pairs);
+}
 
 }  // namespace kernels
 }  // namespace kvist::inline KVIST_ABI

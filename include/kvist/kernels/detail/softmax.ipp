@@ -61,8 +61,32 @@ inline void online(float* x, Index n, float* m, float* l, float* o, int dim) {
 }
 
 inline void exp_of(const float* x, Index n, float m, float factor, float* out) {
-  exp_minus(x, n, m, out);
-  multiply(out, n, factor);
+  const F shift = set1(m), by = set1(factor);
+  Index i = 0;
+  for (; i + N <= n; i += N) store(out + i, mul(exp(sub(load(x + i), shift)), by));
+  if (i < n) store_part(out + i, mul(exp(sub(load_part(x + i, n - i), shift)), by), n - i);
+}
+
+inline void add_to_pairs(const float* x, Index rows, std::ptrdiff_t stride, Index n, float factor,
+                         const float* second, float* pairs) {
+  constexpr std::ptrdiff_t ahead = 1024;
+  const F by = set1(factor);
+  Index i = 0;
+  for (; i + N <= n; i += N) {
+    F sum, other, a, b;
+    // records are read once a step and lie in pages of their own: nothing has asked for them yet
+    prefetch(pairs + 2 * i + ahead);
+    prefetch(pairs + 2 * i + N + ahead);
+    unzip(load(pairs + 2 * i), load(pairs + 2 * i + N), sum, other);
+    for (Index r = 0; r < rows; ++r) sum = add(sum, mul(by, load(x + r * stride + i)));
+    zip(sum, add(other, second != nullptr ? load(second + i) : set1(1.0f)), a, b);
+    store(pairs + 2 * i, a);
+    store(pairs + 2 * i + N, b);
+  }
+  for (; i < n; ++i) {
+    for (Index r = 0; r < rows; ++r) pairs[2 * i] += factor * x[r * stride + i];
+    pairs[2 * i + 1] += second != nullptr ? second[i] : 1.0f;
+  }
 }
 
 inline void cap(float* x, Index n, float c) {
@@ -73,4 +97,4 @@ inline void cap(float* x, Index n, float c) {
   }
 }
 
-inline constexpr SoftmaxTable softmax_table = {&softmax, &online, &exp_of, &cap};
+inline constexpr SoftmaxTable softmax_table = {&softmax, &online, &exp_of, &cap, &add_to_pairs};

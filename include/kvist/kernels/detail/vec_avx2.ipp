@@ -161,3 +161,14 @@ KVIST_INLINE void put_words(std::uint8_t* p, F x, int shift, std::uint32_t mask)
   const __m256i codes = _mm256_sll_epi32(_mm256_cvtps_epi32(x), _mm_cvtsi32_si128(shift));
   _mm256_storeu_si256(at, _mm256_or_si256(kept, codes));
 }
+
+KVIST_INLINE F in_order(F x) { return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(x), 0xd8)); }
+KVIST_INLINE void unzip(F a, F b, F& x, F& y) {
+  x = in_order(_mm256_shuffle_ps(a, b, 0x88));
+  y = in_order(_mm256_shuffle_ps(a, b, 0xdd));
+}
+KVIST_INLINE void zip(F x, F y, F& a, F& b) {
+  const F low = _mm256_unpacklo_ps(x, y), high = _mm256_unpackhi_ps(x, y);
+  a = _mm256_permute2f128_ps(low, high, 0x20);
+  b = _mm256_permute2f128_ps(low, high, 0x31);
+}

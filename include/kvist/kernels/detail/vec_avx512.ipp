@@ -159,3 +159,14 @@ KVIST_INLINE void put_words(std::uint8_t* p, F x, int shift, std::uint32_t mask)
   const __m512i codes = _mm512_sll_epi32(_mm512_cvtps_epi32(x), _mm_cvtsi32_si128(shift));
   _mm512_storeu_si512(p, _mm512_or_si512(kept, codes));
 }
+
+KVIST_INLINE void unzip(F a, F b, F& x, F& y) {
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  x = _mm512_permutex2var_ps(a, even, b);
+  y = _mm512_permutex2var_ps(a, _mm512_add_epi32(even, _mm512_set1_epi32(1)), b);
+}
+KVIST_INLINE void zip(F x, F y, F& a, F& b) {
+  const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  a = _mm512_permutex2var_ps(x, first, y);
+  b = _mm512_permutex2var_ps(x, _mm512_add_epi32(first, _mm512_set1_epi32(8)), y);
+}

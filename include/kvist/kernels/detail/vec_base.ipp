@@ -190,3 +190,14 @@ KVIST_INLINE void put_words(std::uint8_t* p, F x, int shift, std::uint32_t mask)
     std::memcpy(p + 4 * i, &w, 4);
   }
 }
+
+/// a and b hold pairs: their first halves go to x, their second ones to y.
+KVIST_INLINE void unzip(F a, F b, F& x, F& y) {
+  x = {{a.v[0], a.v[2], b.v[0], b.v[2]}};
+  y = {{a.v[1], a.v[3], b.v[1], b.v[3]}};
+}
+/// The way back.
+KVIST_INLINE void zip(F x, F y, F& a, F& b) {
+  a = {{x.v[0], y.v[0], x.v[1], y.v[1]}};
+  b = {{x.v[2], y.v[2], x.v[3], y.v[3]}};
+}

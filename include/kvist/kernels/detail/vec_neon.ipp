@@ -135,3 +135,12 @@ KVIST_INLINE void put_words(std::uint8_t* p, F x, int shift, std::uint32_t mask)
   const uint32x4_t codes = vshlq_u32(vcvtnq_u32_f32(x), vdupq_n_s32(shift));
   vst1q_u8(p, vreinterpretq_u8_u32(vorrq_u32(kept, codes)));
 }
+
+KVIST_INLINE void unzip(F a, F b, F& x, F& y) {
+  x = vuzp1q_f32(a, b);
+  y = vuzp2q_f32(a, b);
+}
+KVIST_INLINE void zip(F x, F y, F& a, F& b) {
+  a = vzip1q_f32(x, y);
+  b = vzip2q_f32(x, y);
+}

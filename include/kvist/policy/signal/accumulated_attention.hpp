@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
+#include <kvist/kernels/softmax.hpp>
 
 #include <algorithm>
 
@@ -29,13 +30,11 @@ struct AccumulatedAttention {
     const bool prompt = c.now.phase == Phase::prefill;
     const Cube& rows = prompt ? c.seen.column_sums : c.seen.probs;
     const float share = 1.0f / float(rows.g);
-    for (Index w = 0; w < rows.w; ++w) {
-      for (int g = 0; g < rows.g; ++g) {
-        const std::span<const float> row = rows.row(g, w);
-        for (std::size_t i = 0; i < entries.size(); ++i) entries[i].sum += share * row[i];
-      }
-      for (std::size_t i = 0; i < entries.size(); ++i) entries[i].seen += prompt ? c.seen.seen_by[i] : 1.0f;
-    }
+    static_assert(sizeof(Entry) == 2 * sizeof(float));
+    if (entries.empty()) return Done{};
+    for (Index w = 0; w < rows.w; ++w)
+      kernels::add_to_pairs(rows.row(0, w).data(), rows.g, rows.stride_g, Index(entries.size()), share,
+                            prompt ? c.seen.seen_by.data() : nullptr, &entries[0].sum);
     return Done{};
   }
 

@@ -490,21 +490,29 @@ class BlockedStore {
                    const AttendArgs& a, const AttnState& s, F&& f) const {
     constexpr float none = -std::numeric_limits<float>::infinity();
     Index lane_of[tile];
-    Index live = 0;
-    for (Index w = 0; w * 64 < count; ++w)
-      for (std::uint64_t b = bits[w]; b != 0; b &= b - 1)
-        lane_of[live++] = w * 64 + Index(std::countr_zero(b));
     bool seen[tile];
-    const Index* only =
-        a.only.empty() ? nullptr : std::lower_bound(a.only.data(), a.only.data() + a.only.size(), row);
-    bool all = live == tile;
-    for (Index i = 0; i < live; ++i) {
-      seen[i] = row + i >= a.first;
-      if (only != nullptr) {
-        while (only != a.only.data() + a.only.size() && *only < row + i) ++only;
-        seen[i] = seen[i] && only != a.only.data() + a.only.size() && *only == row + i;
+    Index live = 0;
+    bool all = count == tile && bits[0] == ~std::uint64_t{0} && bits[1] == bits[0];
+    const bool whole = all;  // lane i is entry row + i
+    if (whole) {
+      live = tile;
+      for (Index i = 0; i < tile; ++i) lane_of[i] = i;
+    } else {
+      for (Index w = 0; w * 64 < count; ++w)
+        for (std::uint64_t b = bits[w]; b != 0; b &= b - 1)
+          lane_of[live++] = w * 64 + Index(std::countr_zero(b));
+    }
+    if (!all || row < a.first || !a.only.empty()) {
+      const Index* only =
+          a.only.empty() ? nullptr : std::lower_bound(a.only.data(), a.only.data() + a.only.size(), row);
+      for (Index i = 0; i < live; ++i) {
+        seen[i] = row + i >= a.first;
+        if (only != nullptr) {
+          while (only != a.only.data() + a.only.size() && *only < row + i) ++only;
+          seen[i] = seen[i] && only != a.only.data() + a.only.size() && *only == row + i;
+        }
+        all = all && seen[i];
       }
-      all = all && seen[i];
     }
     for (int g = 0; g < a.group; ++g) {
       float* const x = logits[g];
@@ -517,8 +525,12 @@ class BlockedStore {
         std::fill_n(x, tile, none);
         for (Index i = 0; i < live; ++i) x[lane_of[i]] = kept[i];
       }
-      if (a.logits != nullptr)
-        for (Index i = 0; i < live; ++i) a.logits[g * a.logits_stride + row + i] = x[lane_of[i]];
+      if (a.logits != nullptr) {
+        float* const out = a.logits + g * a.logits_stride + row;
+        if (whole) std::copy_n(x, tile, out);
+        else
+          for (Index i = 0; i < live; ++i) out[i] = x[lane_of[i]];
+      }
       kernels::online_softmax(x, tile, s.m[g], s.l[g], s.row(g), s.dim_v);
     }
     f(lane_of, live);
