@@ -71,6 +71,7 @@ foreach(flavour "" _native)
   target_link_libraries(kvist_registry${flavour} PUBLIC kvist_kernels${flavour})
 endforeach()
 target_link_libraries(kvist_kernels_native PUBLIC kvist_native)
+target_compile_options(kvist_registry PRIVATE $<$<CONFIG:Release>:-O1>)  # for tests only, as they are built
 
 # Target `format`: every C++ file of the project through clang-format.
 if(PROJECT_IS_TOP_LEVEL)
