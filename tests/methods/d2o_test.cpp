@@ -122,3 +122,83 @@ TEST_CASE("heavy and recent: a proportion together, a count alone", "[methods][D
   o.heavy = -2;
   CHECK(methods::D2O::make(o).error().code == Errc::bad_option);
 }
+
+namespace {
+
+/// A policy over three layers of one head after a prompt of 60, whose layers told the variances given.
+struct Three {
+  methods::D2O::Type policy;
+  methods::D2O::Type::State state;
+  std::vector<SmallLayer> layers;
+  Random random{9};
+  Index step = 0;
+
+  static constexpr Shape shape{3, 1, 1, 4, 4};
+  explicit Three(const methods::D2OOptions& o = {})
+      : policy(*methods::D2O::make(o)), state(*policy.start(shape)), layers(3, SmallLayer(shape)) {}
+
+  void prompt(Index n, const std::vector<double>& variance, Index budget) {
+    step = 0;
+    for (int l = 0; l < 3; ++l) {
+      SmallLayer& layer = layers[std::size_t(l)];
+      layer.append_random(n, random);
+      layer.give_random_evidence(n, random);
+      run_call(policy, state, layer, prompt_clock(budget), l);
+      state.layers[std::size_t(l)].stat.variance = variance[std::size_t(l)];
+    }
+  }
+  std::vector<Index> one_step(Index budget) {
+    ++step;
+    std::vector<Index> sizes;
+    for (int l = 0; l < 3; ++l) {
+      SmallLayer& layer = layers[std::size_t(l)];
+      layer.append_random(1, random);
+      layer.give_random_evidence(1, random);
+      run_call(policy, state, layer, step_clock(step, budget), l);
+      sizes.push_back(layer.size());
+    }
+    return sizes;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("Every budget that the guards fit in goes well, whatever a layer's share",
+          "[methods][D2O][budget]") {
+  for (const methods::Total total : {methods::Total::exact, methods::Total::official})
+    for (const auto& [heavy, recent] : {std::pair<Index, Index>{-1, -1}, {-1, 3}, {3, 9}}) {
+      methods::D2OOptions o;
+      o.total = total, o.heavy = heavy, o.recent = recent;
+      if (heavy > 0) o.sinks = 1;
+      Three three(o);
+      three.prompt(60, {1, 0, 0}, 12);  // layer 0's share: 5.6
+      const std::vector<Index> sizes = three.one_step(12);
+      for (const Index n : sizes) CHECK(n < 20);
+      CHECK(sizes[0] < sizes[1]);
+      if (total == methods::Total::exact) CHECK(sizes[0] + sizes[1] + sizes[2] == 3 * 12);
+    }
+  Three tight;
+  tight.prompt(60, {1, 0, 0}, 7);  // four sinks and three of seven newest: nothing else fits anywhere
+  CHECK(tight.one_step(7) == std::vector<Index>{7, 7, 7});
+}
+
+TEST_CASE("A budget for the whole model refuses schedules that never plan in steps",
+          "[methods][D2O][schedule]") {
+  auto policy = *methods::D2O::make({});
+  using Kind = ChosenSchedule::Kind;
+  for (const Kind kind : {Kind::after_prefill, Kind::per_chunk}) {
+    policy.settings.schedule.kind = kind;
+    const auto refused = policy.start(Three::shape);
+    REQUIRE(!refused);
+    CHECK(refused.error().code == Errc::unsupported);
+  }
+  policy.settings.tolerance = 0.5f;  // no budget is shared out
+  CHECK(policy.start(Three::shape));
+  policy.settings.tolerance = 0;
+  for (const Kind kind : {Kind::own, Kind::every_step, Kind::every_steps, Kind::over_budget}) {
+    policy.settings.schedule.kind = kind;
+    CHECK(policy.start(Three::shape));
+  }
+  using Late = Policy<AttentionVariance, SoftmaxOfVariance>;  // after the prompt, as nothing else is said
+  CHECK(Late().start(Three::shape).error().code == Errc::unsupported);
+}

@@ -183,3 +183,36 @@ TEST_CASE("Shares of layers are settled anew by each prompt and hold for the ste
   CHECK(first[0] + first[1] + first[2] + first[3] == 4 * 20);
   CHECK(second[0] + second[1] + second[2] + second[3] == 4 * 40);
 }
+
+TEST_CASE("Shares that wait for the first step are settled anew behind each prompt, at an equal budget, too",
+          "[policy][turns]") {
+  const Shape deep{3, 1, 1, 4, 4};
+  const auto policy = *methods::D2O::make({});
+  auto state = *policy.start(deep);
+  std::vector<SmallLayer> layers(3, SmallLayer(deep));
+  Random random(8);
+  const auto turn = [&](const std::vector<double>& variance) {
+    std::vector<Index> sizes;
+    for (int l = 0; l < 3; ++l) {
+      SmallLayer& mine = layers[std::size_t(l)];
+      mine.append_random(60, random);
+      mine.give_random_evidence(60, random);
+      run_call(policy, state, mine, prompt_clock(20), l);
+      state.layers[std::size_t(l)].stat.variance = variance[std::size_t(l)];
+    }
+    for (Index step = 1; step <= 2; ++step) {
+      sizes.clear();
+      for (int l = 0; l < 3; ++l) {
+        SmallLayer& mine = layers[std::size_t(l)];
+        mine.append_random(1, random);
+        mine.give_random_evidence(1, random);
+        run_call(policy, state, mine, step_clock(step, 20), l);
+        sizes.push_back(mine.size());
+      }
+    }
+    return sizes;
+  };
+  const auto first = turn({0, 1, 1}), second = turn({1, 1, 0});
+  CHECK(first[0] > first[1]);
+  CHECK(second == std::vector<Index>{first[2], first[1], first[0]});
+}

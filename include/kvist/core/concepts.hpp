@@ -107,8 +107,9 @@ struct LayerStat {
 struct LayerBudgetCall {
   int layers = 1;                   ///< compressed layers of the model
   std::span<const LayerStat> seen;  ///< of the layers so far, this one last; the others are empty without `cascades`
-  Guards guards;
-  Index mean = 0;  ///< entries per KV head, on average over the compressed layers
+  Guards guards;                    ///< of a layer at the mean, counted inside the budgets
+  Index mean = 0;                   ///< entries per KV head, on average over the compressed layers
+  Index least = 0;                  ///< budget from which on a layer's own guards fit in it, at most the mean
 };
 /// Splits the budget over layers. allocate() writes out[seen.size()]; `cascades` says whether layers budgeted before may
 /// be cut again: they are then re-selected from the scores of their own prefill. An optional `static constexpr bool whole =

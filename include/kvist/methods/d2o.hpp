@@ -98,9 +98,6 @@ struct D2O {
     const SinksAndRecentPart guard{o.sinks, o.heavy, o.recent};
     SoftmaxOfVariance layers;
     layers.recent_share = guard.recent_share();
-    layers.floor = o.recent >= 0 && o.heavy < 0
-                       ? Index(std::min<long long>((long long)o.sinks + o.recent, 1 << 29))
-                       : o.sinks;
     layers.exact = o.total == Total::exact;
     const BySimilarity weights{o.weights == D2OWeights::code ? BySimilarity::Form::raw
                                                              : BySimilarity::Form::exponential};

@@ -110,11 +110,9 @@ class Policy {
     if (!(settings.tolerance >= 0) || !std::isfinite(settings.tolerance))
       return Error{Errc::bad_option, "a tolerance is a positive number (0: a budget decides)"};
     if (Status s = settings.schedule.validate(); !s) return s.error();
-    if (const auto kind = settings.schedule.kind;
-        whole_model() &&
-        (kind == ChosenSchedule::Kind::after_prefill || kind == ChosenSchedule::Kind::per_chunk))
+    if (whole_model() && settings.tolerance <= 0 && !free_size() && never_in_steps())
       return Error{
-          Errc::bad_option,
+          Errc::unsupported,
           "this policy's layer budgets want all layers first, so that it plans in decode steps alone: choose "
           "every_step, every:W or over_budget"};
     if constexpr (requires { signal.validate(shape); })
@@ -197,7 +195,10 @@ class Policy {
         if (Status s = signal.observe(context(call, st, h, head), std::span(mine.entries), mine.own); !s)
           return s;
     }
-    if (call.now.phase == Phase::prefill) layer.stat = stat_of(layer);
+    if (call.now.phase == Phase::prefill) {
+      layer.stat = stat_of(layer);
+      if (!LayersPart::cascades) layer.budget = -1;  // its share is settled anew from what this prompt said
+    }
     return Done{};
   }
 
@@ -295,6 +296,14 @@ class Policy {
   static constexpr bool whole_model() {
     if constexpr (requires { LayersPart::whole; }) return LayersPart::whole;
     else return false;
+  }
+
+  /// Is no decode step ever due by the schedule?
+  bool never_in_steps() const {
+    const auto kind = settings.schedule.kind;
+    if (kind == ChosenSchedule::Kind::own)
+      return std::same_as<SchedulePart, AfterPrefill> || std::same_as<SchedulePart, PerChunk>;
+    return kind == ChosenSchedule::Kind::after_prefill || kind == ChosenSchedule::Kind::per_chunk;
   }
 
   /// What was folded adds its records to those of the entry that it went into.
@@ -476,6 +485,26 @@ class Policy {
     return {std::min(g.sinks, most), std::min(std::min(g.recent, most) + on_top, most)};
   }
 
+  /// What every head keeps before the rest is shared out: guards, and the places that the disposition fills. Those count
+  /// as newest entries, so that the first ones go on competing.
+  Guards taken_for(Index budget, const Abilities& can) const {
+    Guards g = guards_for(budget, can);
+    g.recent += slots();
+    return g;
+  }
+  /// The smallest budget of a layer, up to `mean`, that its guards and the disposition's places fit in: guards may follow
+  /// the budget, less steeply than it grows.
+  Index least_budget(Index mean, const Abilities& can) const {
+    Index lo = 0, hi = std::max<Index>(mean, 0);
+    while (lo < hi) {
+      const Index mid = lo + (hi - lo) / 2;
+      const Guards g = taken_for(mid, can);
+      if (g.sinks + g.recent <= mid) hi = mid;
+      else lo = mid + 1;
+    }
+    return hi;
+  }
+
   /// Entries per KV head of the layers so far; then a plan for each layer that must give something up.
   template <LayerView L>
   Status budgets_of(const LayerCall<L>& call, State& st, std::vector<Plan>& made) const {
@@ -490,8 +519,8 @@ class Policy {
     if constexpr (requires { guard.validate(call.now.budget); })
       if (Status s = guard.validate(std::max<Index>(0, call.now.budget - settings.on_top)); !s) return s;
     if (whole_model() && call.now.phase == Phase::prefill) {  // later layers have not been seen yet: all stays whole
-      const Guards g = guards_for(call.now.budget, call.can);
-      if (g.sinks + g.recent + slots() > call.now.budget) return guards_do_not_fit(g, call.now.budget);
+      const Guards g = taken_for(call.now.budget, call.can);
+      if (g.sinks + g.recent > call.now.budget) return guards_do_not_fit(g, call.now.budget);
       return Done{};
     }
     std::vector<LayerStat> stats(count);
@@ -499,8 +528,8 @@ class Policy {
     const std::size_t first = LayersPart::cascades || whole_model() ? 0 : count - 1;
     for (std::size_t i = first; i < count; ++i) stats[i] = st.layers[std::size_t(st.compressed[i])].stat;
     std::vector<Index> budgets(count, 0);
-    const LayerBudgetCall ask{int(st.compressed.size()), stats, guards_for(call.now.budget, call.can),
-                              call.now.budget};
+    const LayerBudgetCall ask{int(st.compressed.size()), stats, taken_for(call.now.budget, call.can),
+                              call.now.budget, least_budget(call.now.budget, call.can)};
     if (Status s = layers.allocate(ask, budgets); !s) return s;
     const std::size_t from = LayersPart::cascades ? 0 : mine_at;
     for (std::size_t i = from; i <= mine_at; ++i) {
@@ -533,10 +562,10 @@ class Policy {
     if (settings.tolerance <= 0 && !free_size() && !waits) {
       std::vector<std::span<const float>> table;
       for (const auto& h : layer.heads) table.push_back(h.scores);
-      const Guards g = guards_for(mean, call.can);
+      const Guards g = guards_for(mean, call.can), taken = taken_for(mean, call.can);
       if (longest > mean) {
-        if (g.sinks + g.recent + slots() > mean) return guards_do_not_fit(g, mean);
-        if (Status s = heads.allocate({table, g, mean, l}, budgets); !s) return s;
+        if (taken.sinks + taken.recent > mean) return guards_do_not_fit(taken, mean);
+        if (Status s = heads.allocate({table, taken, mean, l}, budgets); !s) return s;
         if (view)
           if (Status s = share(call, st, table, g, mean, budgets); !s) return s;
       }

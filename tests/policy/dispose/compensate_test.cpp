@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/cache/cache.hpp>
+#include <kvist/policy/budget/head/shared_heads.hpp>
+#include <kvist/policy/budget/layer/ladder.hpp>
 #include <kvist/policy/dispose/compensate.hpp>
 #include <kvist/policy/signal/key_norm.hpp>
 #include <kvist/storage/store/dense.hpp>
@@ -132,4 +134,33 @@ TEST_CASE("Guards that leave it no place are an Error", "[dispose][Compensate]")
   CHECK(s.error().code == Errc::bad_budget);
   REQUIRE(cache.observe(0, {}, Clock{Phase::prefill, 0, 0, 9, true}));
   CHECK(cache.size(0, 0) == 9);
+}
+
+TEST_CASE("Its place counts in the budgets of heads and layers, however little is left to a flat one",
+          "[dispose][Compensate][budget]") {
+  const Shape shape{1, 2, 2, 2, 2};
+  Policy<KeyNorm, SharedHeads, KeepEnds> policy(KeepEnds{0, 4});
+  policy.settings.merge = Fold::compensate;
+  auto cache = cache_of(policy, shape);
+  std::vector<float> k, v(80, 1.0f);
+  for (Index t = 0; t < 20; ++t)
+    for (const float x : {100.0f, 0.01f * float(t)})
+      k.insert(k.end(), {x, x});  // all of head 0 ranks below head 1
+  REQUIRE(cache.append(0, 20, k.data(), v.data(), 0));
+  REQUIRE(cache.observe(0, {}, Clock{Phase::prefill, 0, 0, 6, true}));
+  CHECK(cache.size(0, 0) == 5);  // four newest, and the one that stands in
+  CHECK(cache.size(0, 1) == 7);
+
+  const Shape deep{4, 1, 1, 2, 2};
+  Policy<KeyNorm, Ladder, KeepEnds> ladder(KeepEnds{0, 4});
+  ladder.settings.merge = Fold::compensate;
+  auto layers = cache_of(ladder, deep);
+  Index sum = 0;
+  for (int l = 0; l < 4; ++l) {
+    REQUIRE(layers.append(l, 20, k.data(), v.data(), 0));
+    REQUIRE(layers.observe(l, {}, Clock{Phase::prefill, 0, 0, 6, true}));
+    CHECK(layers.size(l, 0) >= 5);
+    sum += layers.size(l, 0);
+  }
+  CHECK(sum == 24);
 }

@@ -24,7 +24,7 @@ struct SoftmaxOfVariance {
   static constexpr bool whole = true;
   double least = 0.01;
   double recent_share = 0.5;  ///< of a layer's entries, for the published rounding
-  Index floor = 1;            ///< entries that each layer needs
+  Index floor = 1;            ///< entries that each layer keeps, or what its guards need if that is more
   bool exact = true;
 
   /// softmax(-v) times `total`.
@@ -44,12 +44,14 @@ struct SoftmaxOfVariance {
     std::vector<double> low, high;
     for (const LayerStat& s : call.seen) {
       high.push_back(s.size > 0 ? std::max(double(s.size), double(call.mean)) : total);
-      low.push_back(std::min({std::max(least * double(s.size), double(floor)), double(call.mean), high.back()}));
+      low.push_back(std::min(std::max({least * double(s.size), double(floor), double(call.least)}),
+                             std::min(double(call.mean), high.back())));
     }
     if (!exact) {
       for (std::size_t i = 0; i < n; ++i) {
         const double x = std::clamp(share[i], low[i], high[i]);
-        out[i] = Index(x * recent_share) + Index(x * (1 - recent_share));
+        out[i] =
+            std::max(Index(x * recent_share) + Index(x * (1 - recent_share)), std::min(call.least, Index(x)));
       }
       return Done{};
     }
