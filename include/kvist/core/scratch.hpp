@@ -25,6 +25,13 @@ class Scratch {
     Scratch& home_;
   };
 
+  /// Memory that it holds, lent or not.
+  std::size_t bytes() const {
+    std::size_t sum = 0;
+    for (const auto& b : buffers_) sum += b.capacity() * sizeof(float);
+    return sum;
+  }
+
   Floats floats(std::size_t n) {
     if (lent_ == buffers_.size()) buffers_.emplace_back();
     std::vector<float>& b = buffers_[lent_++];

@@ -43,7 +43,9 @@ struct ToMe {
     v("mass", o.mass, "what a merged entry weighs: none (as one), count (log n)");
   }
   static Result<Type> make(const Options& o) {
-    if (o.chunk < 2) return Error{Errc::bad_option, "a chunk holds at least two rows", 2, o.chunk};
+    if (o.chunk < 2 || o.chunk > BipartiteChunks::most_chunk)
+      return Error{Errc::bad_option, "a chunk holds 2 to 65536 rows",
+                   o.chunk < 2 ? 2 : BipartiteChunks::most_chunk, o.chunk};
     if (o.threshold < -1 || o.threshold > 1)
       return Error{Errc::bad_option, "threshold is a cosine, -1 to 1 (0: by the budget)", 1,
                    (long long)o.threshold};

@@ -66,6 +66,64 @@ TEST_CASE("One pass respects chunks and folds even entries into odd ones only",
   CHECK(found({8, 0, true}, head).drop.empty());
 }
 
+TEST_CASE("Memory grows with the rows, not with the chunk, and the likest pairs are those of all comparisons",
+          "[dispose][BipartiteChunks]") {
+  Random random(8);
+  MergeHead head = MergeHead::random(3000, 4, 2, random);
+  head.budget = 2000;
+  const Found f = found({1 << 16, 0, true}, head);
+  CHECK(head.scratch.bytes() <= sizeof(float) * 3000 * (4 + 8));
+  CHECK(f.drop.size() == 1000);
+  const auto cosine = [&](Index a, Index b) {
+    double xy = 0, xx = 0, yy = 0;
+    for (std::size_t c = 0; c < 4; ++c) {
+      const double x = double(head.k[std::size_t(a)][c]), y = double(head.k[std::size_t(b)][c]);
+      xy += x * y, xx += x * x, yy += y * y;
+    }
+    return xy / std::sqrt(xx * yy);
+  };
+  double least = 2;
+  std::vector<double> best_of;  // of each even row
+  for (const MergePair& p : f.pairs) least = std::min(least, double(p.similarity));
+  for (Index i = 0; i < 3000; i += 2) {
+    double best = -2;
+    for (Index j = 1; j < 3000; j += 2) best = std::max(best, cosine(i, j));
+    best_of.push_back(best);
+  }
+  for (const MergePair& p : f.pairs) {
+    CHECK(double(p.similarity) == Approx(best_of[std::size_t(p.src / 2)]).margin(1e-5));
+    CHECK(cosine(p.src, p.dst) == Approx(double(p.similarity)).margin(1e-5));
+  }
+  std::nth_element(best_of.begin(), best_of.begin() + 999, best_of.end(), std::greater<>());
+  CHECK(least == Approx(best_of[999]).margin(1e-5));
+}
+
+TEST_CASE("Keys that are not finite are never compared: the least attended of them go, whatever the chunk",
+          "[dispose][BipartiteChunks]") {
+  Random random(9);
+  MergeHead head = MergeHead::random(6000, 3, 2, random);
+  for (auto& key : head.k) key[1] = std::numeric_limits<float>::quiet_NaN();
+  head.budget = 5000;
+  for (const Index chunk : {2, 64, 1 << 30}) {
+    head.scratch = {};
+    const Found f = found({chunk, 0, true}, head);
+    CHECK(head.scratch.bytes() == 0);
+    CHECK(f.pairs.empty());
+    REQUIRE(f.drop.size() == 1000);
+    float worst_kept = 2, best_gone = -1;
+    for (Index i = 0; i < 6000; ++i)
+      if (std::binary_search(f.drop.begin(), f.drop.end(), i))
+        best_gone = std::max(best_gone, head.scores[std::size_t(i)]);
+      else worst_kept = std::min(worst_kept, head.scores[std::size_t(i)]);
+    CHECK(best_gone <= worst_kept);
+  }
+  for (std::size_t i = 0; i < 6000; i += 2)
+    head.k[i][1] = 0;  // even rows are numbers again, and fold in pairs of chunks
+  const Found f = found({64, 0, true}, head);
+  CHECK(f.pairs.size() == 1000);
+  for (const MergePair& p : f.pairs) CHECK((p.src % 2 == 0 && p.dst % 2 == 0));
+}
+
 TEST_CASE("Later passes see the mean of what was folded", "[dispose][BipartiteChunks]") {
   // pass one: 0 into 1, 2 into 3 (both pairs equal); their means are then neighbours, and 1 goes into 3
   MergeHead head({{1, 0}, {1, 0}, {1, .1f}, {1, .1f}, {-1, 0}, {0, -1}},
