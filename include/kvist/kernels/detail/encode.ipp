@@ -3,34 +3,42 @@
 
 inline constexpr int row_room = PackedLayout::max_dim;
 
-// Of numbers that have been made codes to the page: one row of it.
+// Numbers that have been made codes go to the page: one row of it after the other.
 struct CodeRow {
   const PackedLayout& layout;
   std::uint8_t* page;
   Index t;
   std::uint32_t mask;                             // of a code
   alignas(64) std::uint8_t codes[row_room] = {};  // of keys, before they go to their words
+  // of values: where the words of each vector of channels begin, and how far they are from those of the next four entries
+  std::uint32_t start[row_room / N], step[row_room / N];
+  std::uint8_t shift[row_room / N];
 
   CodeRow(const PackedLayout& l, std::uint8_t* p, Index at)
-      : layout(l), page(p), t(at), mask((1u << l.bits) - 1u) {}
+      : layout(l), page(p), t(at), mask((1u << l.bits) - 1u) {
+    for (int c = 0, i = 0; !l.keys && c < l.dim; c += N, ++i) {
+      const PackedLayout::Place first = l.place(0, c);
+      start[i] = std::uint32_t(first.byte);
+      step[i] = std::uint32_t(l.place(4, c).byte) - start[i];
+      shift[i] = std::uint8_t(first.shift);
+    }
+  }
 
   // Codes of channels c .. c+N-1, 0 where there is no channel.
   KVIST_INLINE void put(int c, F code) {
-    if (layout.keys) {
-      store_codes(codes + c, code);
-    } else {
-      const PackedLayout::Place at = layout.place(t / 4 * 4, c);
-      put_words(page + at.byte, code, at.shift + 8 * int(t % 4), mask);
-    }
+    const unsigned i = unsigned(c) / unsigned(N), entry = unsigned(t);
+    if (layout.keys) store_codes(codes + c, code);
+    else
+      put_words(page + start[i] + std::size_t(entry / 4) * step[i], code, shift[i] + 8 * int(entry % 4), mask);
   }
   // Keys: four channels of an entry are one word.
   KVIST_INLINE void finish() {
     if (!layout.keys) return;
     const PackedLayout::Place at = layout.place(t, 0);
-    const std::size_t step = std::size_t(32) * std::size_t(layout.bits);
+    const std::size_t quad = std::size_t(32) * std::size_t(layout.bits);
     const std::uint32_t kept = ~(mask * 0x01010101u << at.shift);
     std::uint8_t* to = page + at.byte;
-    for (int c = 0; c < layout.dim; c += 4, to += step) {
+    for (int c = 0; c < layout.dim; c += 4, to += quad) {
       std::uint32_t four, word;
       std::memcpy(&four, codes + c, 4);
       std::memcpy(&word, to, 4);
