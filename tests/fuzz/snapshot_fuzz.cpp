@@ -4,6 +4,8 @@
 #include <kvist/cache/cache.hpp>
 #include <kvist/io/snapshot.hpp>
 #include <kvist/methods/coded_stores.hpp>
+#include <kvist/methods/d2o.hpp>
+#include <kvist/methods/h2o.hpp>
 #include <kvist/methods/kivi.hpp>
 #include <kvist/methods/mikv.hpp>
 #include <kvist/methods/rkv.hpp>
@@ -25,13 +27,19 @@ using AnyCache = Cache<AnyPolicy, AnyStore>;
 
 constexpr int dim = 32;
 constexpr Shape shape{4, 4, 2, dim, dim};
-constexpr int policies = 4;
+constexpr int policies = 6;
 constexpr Index budget = 20;
 
 AnyPolicy policy(int kind) {
   if (kind == 1) return AnyPolicy(methods::Scissorhands::make({.history = 70, .recent = 4}).value());
   if (kind == 2) return AnyPolicy(methods::RKV::make({}).value());
   if (kind == 3) return AnyPolicy(methods::Mikv::make({}).value());
+  if (kind == 4) {
+    auto folding = methods::H2O::make({}).value();
+    folding.settings.merge = Fold::compensate;
+    return AnyPolicy(folding);
+  }
+  if (kind == 5) return AnyPolicy(methods::D2O::make({}).value());
   return AnyPolicy(Policy<AccumulatedAttention, EveryStep>());
 }
 

@@ -53,6 +53,11 @@ class FieldWriter {
   void number(const T& x, std::type_identity_t<T>, std::type_identity_t<T>) {
     same(x);
   }
+  /// A number, and not NaN, that must lie in least .. most.
+  template <std::floating_point T>
+  void number(const T& x, std::type_identity_t<T>, std::type_identity_t<T>) {
+    block(&x, 1);
+  }
   /// n elements of which every pattern of bits is right.
   template <class T>
   requires std::is_trivially_copyable_v<T>
@@ -131,6 +136,15 @@ class FieldReader {
       return fail({Errc::bad_file, "a number of a snapshot is outside its range",
                    wide < std::int64_t(least) ? (long long)least : (long long)most, (long long)wide});
     x = T(wide);
+  }
+  template <std::floating_point T>
+  void number(T& x, std::type_identity_t<T> least, std::type_identity_t<T> most) {
+    T got{};
+    block(&got, 1);
+    if (!good()) return;
+    if (!(got >= least && got <= most))
+      return fail({Errc::bad_file, "a number of a snapshot is outside its range, or is none"});
+    x = got;
   }
   template <class T>
   requires std::is_trivially_copyable_v<T>

@@ -14,16 +14,19 @@ namespace detail {
 template <class Record>
 inline constexpr std::size_t record_bytes = std::is_trivially_copyable_v<Record> ? sizeof(Record) : 0;
 
-/// A record of a signal: what the signal says it holds (`template <class V, class R> void fields(V&, R& record, const
-/// Shape&) const`, for Entry and PerHead alike), else its bytes where they may be copied.
+/// A record of a signal or disposition: what its part says it holds (`template <class V, class R> void fields(V&, R& record,
+/// const Shape&) const`, for Entry and PerHead alike), else what the record itself says (`template <class V, class Self>
+/// static void fields(V&, Self&)`, for records that several parts keep), else its bytes where they may be copied.
 template <class V, class Signal, class Record>
 void record_fields(V& v, const Signal& signal, Record& record, const Shape& shape) {
   if constexpr (std::is_empty_v<Record>) return;
   else if constexpr (requires { signal.fields(v, record, shape); }) signal.fields(v, record, shape);
+  else if constexpr (requires { std::remove_const_t<Record>::fields(v, record); })
+    std::remove_const_t<Record>::fields(v, record);
   else if constexpr (std::is_trivially_copyable_v<Record>) v.block(&record, 1);
   else
     v.fail(
-        {Errc::unsupported, "the policy's signal does not say what its records hold (it has no `fields`)"});
+        {Errc::unsupported, "a part of the policy does not say what its records hold (it has no `fields`)"});
 }
 
 template <class V, class Signal, class Entry>

@@ -8,13 +8,15 @@
 namespace kvist::inline KVIST_ABI {
 
 // Gates of a merge: which of the matched losers are folded. A loser that does not pass is dropped. A gate's `State` is kept
-// for each head; what filter() notes in it counts once the plan was carried out (commit).
+// for each head; what filter() notes in it counts once the plan was carried out (commit), and fields() saves it in snapshots.
 
 /// Every match passes.
 struct Always {
   struct State {};
   void filter(const MergeCall&, State&, std::vector<MergePair>&) const {}
   void commit(State&) const {}
+  template <class V, class Self>
+  static void fields(V&, Self&) {}
 };
 
 /// Matches at least as similar as `least` pass.
@@ -25,6 +27,8 @@ struct Threshold {
     std::erase_if(pairs, [&](const MergePair& p) { return p.similarity < least; });
   }
   void commit(State&) const {}
+  template <class V, class Self>
+  static void fields(V&, Self&) {}
 };
 
 /// A threshold that follows the similarities: at first the mean of a call's matches, then alpha times the last threshold
@@ -50,6 +54,12 @@ struct MovingThreshold {
     s.started = s.started | s.pending;
     s.pending = 0;
   }
+  template <class V, class Self>
+  static void fields(V& v, Self& s) {
+    constexpr float most = std::numeric_limits<float>::max();
+    v.number(s.tau, -most, most), v.number(s.next, -most, most);
+    v.number(s.started, 0, 1), v.number(s.pending, 0, 1);
+  }
 };
 
 /// The most similar matches pass, `share` of a call's matches (rounded down) but at most `most`; of equal ones the lower
@@ -70,6 +80,8 @@ struct TopMatches {
     std::sort(pairs.begin(), pairs.end(), [](const MergePair& a, const MergePair& b) { return a.src < b.src; });
   }
   void commit(State&) const {}
+  template <class V, class Self>
+  static void fields(V&, Self&) {}
 };
 
 /// The best of the losers pass: as many as `times` the entries that stay, ranked by the policy's score (of equal ones the
@@ -90,6 +102,8 @@ struct BestLosers {
     std::sort(pairs.begin(), pairs.end(), [](const MergePair& a, const MergePair& b) { return a.src < b.src; });
   }
   void commit(State&) const {}
+  template <class V, class Self>
+  static void fields(V&, Self&) {}
 };
 
 /// What passes A and then B.
@@ -108,6 +122,11 @@ struct BothGates {
   void commit(State& s) const {
     a.commit(s.a);
     b.commit(s.b);
+  }
+  template <class V, class Self>
+  static void fields(V& v, Self& s) {
+    A::fields(v, s.a);
+    B::fields(v, s.b);
   }
 };
 

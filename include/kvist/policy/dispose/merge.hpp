@@ -34,6 +34,12 @@ struct Merge {
   using Entry = MergeRecord;
   struct PerHead {
     typename Gate::State gate;
+
+    /// For snapshots.
+    template <class V, class Self>
+    static void fields(V& v, Self& self) {
+      Gate::fields(v, self.gate);
+    }
   };
 
   Match match{};
@@ -99,12 +105,6 @@ struct Merge {
   void applied(const HeadPlan& plan, std::span<Entry> records, PerHead& own) const {
     for (const Blend& b : plan.blend) records[std::size_t(b.dst)].count += records[std::size_t(b.src)].count;
     gate.commit(own.gate);
-  }
-
-  /// For snapshots.
-  template <class V, class Record>
-  void fields(V& v, Record& r, const Shape&) const {
-    v.block(&r, 1);
   }
 
  private:

@@ -45,7 +45,6 @@ struct ExpectedAttention {
   void fields(V& v, Record& r, const Shape& shape) const {
     if constexpr (requires { r.queries; })
       r.queries.fields(v, r.queries, shape), v.number(r.start, -1, 1 << 30);
-    if constexpr (requires { r.start; }) v.number(r.start, -1, 1 << 30);
   }
 
   Status validate(const Shape&) const {
