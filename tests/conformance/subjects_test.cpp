@@ -54,7 +54,7 @@ constexpr const char* variants[] = {
     "StreamingLLM:positions=compact,merge=runs",
     "AdaKV:window=8,merge=nearest",
     "KVMerger:mass=count,sigma=0",
-    "KVMerger:recent=9,top=0.1",
+    "KVMerger:sinks=3,recent=9,top=0.1",
     "ToMe:chunk=8,mass=none",
     "CaM:deterministic=yes,targets=4",
     "D2O:weights=normalised,total=official",

@@ -27,13 +27,14 @@ struct HalfSinksHalfRecent {
 };
 static_assert(Guard<HalfSinksHalfRecent>);
 
-/// Keeps the first and the newest entries; when one leaves, its value is spread over the next entries that stay, with a
-/// probability that is its accumulated attention against theirs. Keys never change.
+/// Keeps the first and the newest entries; when one leaves, its value is spread over the next entries, with a probability that
+/// is its accumulated attention against theirs. Keys never change.
 ///
-/// The official code has three variants that differ in scores and denominators; this is its streaming path (accumulated
-/// attention, denominator over the targets), with as many targets as its decode path. There an entry is spread one step
-/// before it disappears and each target gets 1/32 even where there are fewer; here it is spread when it leaves, in equal
-/// parts of what there is.
+/// The official code has three variants that differ in scores and denominators. In decode this is its streaming path
+/// (accumulated attention against the targets' mean); where a prompt is cut its prefill path (against the largest that stays),
+/// with accumulated instead of mean attention. As many targets as its decode path and kvpress take. There an entry is spread
+/// one step before it disappears and each target gets 1/32 even where there are fewer; here it is spread when it leaves, in
+/// equal parts of what there is.
 /// Source: Zhang et al. 2024, ICML, "CaM: Cache Merging for Memory-efficient LLMs Inference"; zyxxmu/cam.
 struct CaM {
   static constexpr MethodInfo info{
@@ -41,10 +42,11 @@ struct CaM {
       "CaM: Cache Merging for Memory-efficient LLMs Inference",
       "Zhang et al. 2024, ICML",
       "AccumulatedAttention + HalfSinksHalfRecent + TopK + SpreadValues + EveryStep",
-      "column sums of the prompt, probabilities of each step",
+      "column sums of the prompt, probabilities of each step, values",
       "drops, blends",
       Fidelity::adapted,
-      "the streaming path of the code; values are spread when their entry leaves"};
+      "of the code's three paths: prefill for prompts, streaming for decode; values are spread when their "
+      "entry leaves"};
   using Options = CaMOptions;
   using Type = Policy<AccumulatedAttention, HalfSinksHalfRecent, SpreadValues, EveryStep>;
   template <class V>

@@ -14,7 +14,6 @@ namespace kvist::inline KVIST_ABI {
 /// of the entry that stays; `raw_keys` refuses anything else.
 struct NewCentroid {
   bool raw_keys = false;
-  static constexpr bool keys = true;
   void apply(const MergeCall&, const MergeGroup&, std::span<const float> w, std::span<float> wk,
              std::span<float> wv) const {
     std::copy(w.begin(), w.end(), wk.begin());
@@ -27,7 +26,6 @@ struct NewCentroid {
 /// Source: arXiv 2412.08521 (EMS), which keeps norms of keys apart. Rotated keys: as NewCentroid.
 struct UpdatedAnchor {
   bool raw_keys = false;
-  static constexpr bool keys = true;
   void apply(const MergeCall& c, const MergeGroup& g, std::span<const float> w, std::span<float> wk,
              std::span<float> wv) const {
     std::copy(w.begin(), w.end(), wv.begin());
@@ -54,7 +52,6 @@ struct UpdatedAnchor {
 /// Source: NVIDIA/kvpress, merging_press.py.
 struct ValuesOnly {
   static constexpr bool raw_keys = false;
-  static constexpr bool keys = false;
   void apply(const MergeCall&, const MergeGroup&, std::span<const float> w, std::span<float> wk,
              std::span<float> wv) const {
     std::fill(wk.begin(), wk.end(), 0.0f);
