@@ -8,14 +8,16 @@ namespace kvist::inline KVIST_ABI {
 
 /// A merge by a run-time value, for settings and options that turn a policy's drops into one.
 ///
-///   nearest     into the entry that stays whose key is most alike (cosine at least 0.6); keys and values become the mean over
-///               tokens, and the entry weighs as many
-///   runs        into the kept neighbour in the sequence, parted at the weakest link of neighbouring keys; a Gaussian of the
-///               distance to it (sigma 5) as weights, and the entry weighs as many (links at least 0.6 on the way)
+///   nearest     into the entry that stays whose key is most alike, where their cosine is at least 0.75; weights fall with the
+///               distance of the keys (Gaussian, sigma 5), and the entry weighs as many as it stands for
+///   runs        the same into the kept neighbour in the sequence, where the neighbouring keys on the way have that cosine;
+///               two kept neighbours part the losers between them at the weakest link
 ///   values      values alone, into the entry whose key is most alike (cosine at least 0), by similarity and share of norms;
 ///               keys and weights stay. NVIDIA/kvpress, merging_press.py
 ///   compensate  all into one entry of weight log N, which takes one place of the budget. arXiv 2407.15891
-/// Rotated keys are averaged as they lie (nearest, runs, compensate), raw keys where the view holds raw ones.
+/// Threshold and sigma are KVMerger's; of thresholds from 0.6 to 0.9 it also kept the output nearest on two windows of 512
+/// tokens of SmolLM2-135M at 20 %. Rotated keys are averaged as they lie (nearest, runs, compensate), raw keys where the view
+/// holds raw ones.
 enum class Fold : std::uint8_t { none, nearest, runs, values, compensate };
 
 namespace detail {
@@ -24,10 +26,10 @@ namespace detail {
 struct Folder {
   using Entry = MergeRecord;
   struct PerHead {};
-  using Nearest = Merge<NearestKept, Threshold, CountMean, NewCentroid, LogCount>;
+  using Nearest = Merge<NearestKept, Threshold, Gaussian, NewCentroid, LogCount>;
   using Runs = Merge<RunsOfKept, Threshold, Gaussian, NewCentroid, LogCount>;
   using Values = Merge<NearestKept, Threshold, ByValueShare, ValuesOnly, NoMass>;
-  static constexpr float least = 0.6f;
+  static constexpr float least = 0.75f;
 
   Fold kind = Fold::none;
 
