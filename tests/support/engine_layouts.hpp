@@ -363,7 +363,7 @@ inline std::unique_ptr<EngineMemory> openvino_u8(const EngineData& data, bool ke
 inline std::unique_ptr<EngineMemory> onnxruntime(const EngineData& data, bool combined) {
   auto m = std::make_unique<TensorMemory<float>>();
   m->name = std::string("onnxruntime-genai, ") + (combined ? "combined" : "default");
-  m->can = {drops | blends, Grain::layer, 1, true, 0};
+  m->can = {drops, Grain::layer, 1, true, 0};
   constexpr std::size_t seq = 256, batch = 2, tensor = batch * E_heads * seq * E_d;
   m->base = [=](bool value, int l) { return (std::size_t(l) * 2 + (value && !combined ? 1 : 0)) * tensor; };
   m->at = [=](bool value, int l, int h, Index i, int c) {
