@@ -18,7 +18,7 @@ struct Contestant {
   kvist::methods::Spec spec;
   bool evicts = false, oracle = false;
   bool free_size = false;  ///< evicts without a budget
-  std::string store;  ///< the SPEC's clauses that name stores; empty: the tool's default (f32)
+  std::string store;       ///< the SPEC's clauses that name stores; empty: the tool's default (f32)
 
   /// Policy and stores anew. `question` > 0: the prompt ends with a question of so many tokens, whose entries stay on top
   /// of budget and guards (PolicySettings::on_top): what a method splits is the budget without them, as H2O its halves.

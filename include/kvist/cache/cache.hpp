@@ -46,7 +46,8 @@ class Cache {
       }
     }
     if (!c.couple())
-      return Error{Errc::unsupported, "a store shares with the one of the layer below, which is not of its kind"};
+      return Error{Errc::unsupported,
+                   "a store shares with the one of the layer below, which is not of its kind"};
     return c;
   }
 

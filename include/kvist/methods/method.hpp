@@ -97,7 +97,8 @@ struct CommonOptions {
     v("schedule", o.schedule,
       "when to evict: own (the method's), after_prefill, per_chunk, every_step, every:W, over_budget");
     v("merge", o.merge,
-      "fold what would be dropped into what stays: none, nearest (key), runs (of neighbours), values (alone), "
+      "fold what would be dropped into what stays: none, nearest (key), runs (of neighbours), values "
+      "(alone), "
       "compensate (one entry for all)");
   }
   PolicySettings settings() const {
