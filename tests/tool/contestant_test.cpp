@@ -49,9 +49,16 @@ SmallLayer left(const AnyPolicy& policy) {
   const LayerCall<AnyLayer> call{view, layer.seen, now, 0, {}, &rope};
   REQUIRE(policy.observe(call, *state));
   std::vector<Plan> plans;
-  const Status went = policy.plan(call, *state, plans);
+  Status went = policy.plan(call, *state, plans);
   INFO((went ? "" : went.error().what));
   REQUIRE(went);
+  if (plans.empty()) {  // its layer budgets want all layers first: it plans right behind the prompt
+    Clock step = step_clock(1, budget + question);
+    step.size = layer.size();
+    const LayerCall<AnyLayer> later{view, layer.seen, step, 0, {}, &rope};
+    went = policy.plan(later, *state, plans);
+    REQUIRE(went);
+  }
   for (Plan& p : plans) {
     for (HeadPlan& h : p.heads)
       for (const Move& m : h.move) h.drop.push_back(m.src);
