@@ -425,7 +425,7 @@ class DirectionPair {
     const auto at = std::lower_bound(kept.at.begin(), kept.at.end(), slot);
     const std::ptrdiff_t place = at - kept.at.begin();
     if (at == kept.at.end() || *at != slot) {
-      std::vector<float> e(std::size_t(d_[w]));
+      std::vector<float> e(static_cast<std::size_t>(d_[w]));
       directions_.read(slot, 1, w == 0 ? e.data() : nullptr, w == 0 ? nullptr : e.data());
       kept.at.insert(at, slot);
       for (int l = 0; l < 2; ++l) {
