@@ -59,5 +59,6 @@ struct Compensate {
     }
   }
 };
+static_assert(Disposition<Compensate>);
 
 }  // namespace kvist::inline KVIST_ABI

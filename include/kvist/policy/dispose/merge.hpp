@@ -137,5 +137,6 @@ struct Merge {
     return Done{};
   }
 };
+static_assert(Disposition<Merge<NearestKept>>);
 
 }  // namespace kvist::inline KVIST_ABI

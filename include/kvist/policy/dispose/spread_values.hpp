@@ -110,5 +110,6 @@ struct SpreadValues {
         .uniform();
   }
 };
+static_assert(Disposition<SpreadValues>);
 
 }  // namespace kvist::inline KVIST_ABI
