@@ -288,7 +288,10 @@ class DirectionPair {
     v.same(p.d_[0]), v.same(p.d_[1]), v.same(int(sizeof(T))), v.same(p.options_.retain);
     constexpr Index most = 1 << 30;
     v.number(p.slots_, 0, most), v.number(p.merged_, 0, most);
+    v.number(p.reserved_, 0, most);
     v.block(p.limit_, 2);
+    v.memory_of(p.tokens_), v.memory_of(p.apart_), v.memory_of(p.chosen_);
+    v.memory_of(p.rows_[0]), v.memory_of(p.rows_[1]), v.memory_of(p.both_);
     visit_fields(v, p.directions_);
     if (!v.good()) return;
     const std::size_t n = std::size_t(p.slots_);
