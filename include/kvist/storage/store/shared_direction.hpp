@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <span>
@@ -310,14 +311,14 @@ class DirectionPair {
       Index live = 0;
       for (const std::uint64_t b : s.bits) live += Index(std::popcount(b));
       right = right && live == s.live && s.bits.size() == (n + 63) / 64 &&
-              (n % 64 == 0 || (s.bits.back() >> (n % 64)) == 0) && std::is_sorted(s.id.begin(), s.id.end()) &&
+              (n % 64 == 0 || (s.bits.back() >> (n % 64)) == 0) && ascending(s.id) &&
               (s.id.empty() || (s.id.front() >= 0 && s.id.back() < s.given));
     }
     for (int w = 0; w < 2; ++w) {
       auto& kept = p.kept_[w];
       v.list(kept.at, n);
       if (!v.good()) return;
-      right = right && std::is_sorted(kept.at.begin(), kept.at.end()) &&
+      right = right && ascending(kept.at) &&
               (kept.at.empty() || (kept.at.front() >= 0 && kept.at.back() < p.slots_));
       for (int l = 0; l < 2; ++l) {
         v.list(kept.rows[l], kept.at.size() * std::size_t(p.d_[w]));
@@ -342,6 +343,9 @@ class DirectionPair {
     std::vector<T> rows[2];  // [at, d] of the lower and of the upper layer
   };
 
+  static bool ascending(const std::vector<Index>& x) {
+    return std::adjacent_find(x.begin(), x.end(), std::greater_equal<>()) == x.end();
+  }
   Index waiting(int layer) const { return Index(side_[layer].id.size()); }
   bool alive(int layer, Index slot) const {
     return ((side_[layer].bits[std::size_t(slot / 64)] >> (slot % 64)) & 1u) != 0;
