@@ -64,6 +64,16 @@ TEST_CASE("A prompt is evicted first, and what stays is coded once", "[cache][st
   }
 }
 
+TEST_CASE("After a prompt that is evicted, coded rows take what their parts predict", "[cache][stores]") {
+  Numbers numbers(4);
+  const auto cache = after_prompt("SnapKV+KIVI:bits=4", 1024, 256, numbers);
+  REQUIRE(cache);
+  // d = 64: 32 bytes of codes a row; of keys a scale and a minimum (2 bytes each) per channel and 32 rows, of values per row
+  // and 32 channels, 8 bytes a row both. The newest 128 values are f32, of keys none is left over.
+  const std::size_t codes = 256 * (32 + 8), window = 128 * 64 * 4, bitmap = 256 / 8;
+  CHECK(cache->head(0, 0).tier(0).store.bytes() == 2 * codes + window + bitmap);
+}
+
 TEST_CASE("Policies that go on in decode work over every store, and rows that stay keep their bits",
           "[cache][stores]") {
   for (const char* store :

@@ -22,7 +22,7 @@ struct SnapshotLimits {
 namespace detail {
 
 inline constexpr char snapshot_magic[8] = {'\x89', 'k', 'v', 'i', 's', 't', '\r', '\n'};
-inline constexpr std::uint32_t snapshot_version = 1, snapshot_order = 0x01020304;
+inline constexpr std::uint32_t snapshot_version = 2, snapshot_order = 0x01020304;
 
 /// 64 bits over a stream. Each step is one-to-one in the sum so far and in the word it takes, so that a change within one
 /// word always changes the sum; others are missed once in 2^64. No protection against intent.

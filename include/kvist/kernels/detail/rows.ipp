@@ -184,16 +184,23 @@ KVIST_INLINE void axpy_lane(const T* x, Index n, const float* w, std::ptrdiff_t 
 template <class T, int G>
 inline void axpy_g(const Rows<T>& run, const float* w, std::ptrdiff_t w_stride, float* o, std::ptrdiff_t ahead) {
   constexpr int W = registers / G >= 4 ? 4 : registers / G >= 2 ? 2 : 1;
+  constexpr Index block =
+      32;  // rows of which all channels are added before the next: memory is read nearly in order
   const int d = run.d;
-  int c = 0;
   if (run.channel_stride == 1) {
-    for (; c + W * N <= d; c += W * N)
-      axpy_cols<T, W, G, false>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, 0, ahead);
-    for (; c + N <= d; c += N)
-      axpy_cols<T, 1, G, false>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, 0, ahead);
-    if (c < d) axpy_cols<T, 1, G, true>(run.data + c, run.stride, run.n, w, w_stride, o + c, d, d - c, ahead);
+    for (Index i = 0; i < run.n; i += block) {
+      const Index n = std::min(block, run.n - i);
+      const T* const x = run.data + i * run.stride;
+      int c = 0;
+      for (; c + W * N <= d; c += W * N)
+        axpy_cols<T, W, G, false>(x + c, run.stride, n, w + i, w_stride, o + c, d, 0, ahead);
+      for (; c + N <= d; c += N)
+        axpy_cols<T, 1, G, false>(x + c, run.stride, n, w + i, w_stride, o + c, d, 0, ahead);
+      if (c < d) axpy_cols<T, 1, G, true>(x + c, run.stride, n, w + i, w_stride, o + c, d, d - c, ahead);
+    }
   } else if (run.stride == 1) {
-    for (; c < d; ++c) axpy_lane<T, G>(run.data + c * run.channel_stride, run.n, w, w_stride, o + c, d);
+    for (int c = 0; c < d; ++c)
+      axpy_lane<T, G>(run.data + c * run.channel_stride, run.n, w, w_stride, o + c, d);
   } else {
     for (int g = 0; g < G; ++g)
       for (Index i = 0; i < run.n; ++i)

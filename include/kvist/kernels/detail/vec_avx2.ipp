@@ -105,7 +105,7 @@ KVIST_INLINE int put_values(float* out, F x, unsigned mask) {
   _mm256_storeu_ps(out, _mm256_permutevar8x32_ps(x, lanes_in(mask)));
   return __builtin_popcount(mask);
 }
-KVIST_INLINE void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+KVIST_INLINE void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
 
 // Bytes: a register holds N words of four codes, or N sums. vpmaddubsw saturates at 16 bits, so planes are shifted down
 // to 0..15 first, and 8-bit codes are multiplied with their sign moved to the other factor (|code - 128| <= 128, and

@@ -87,7 +87,7 @@ KVIST_INLINE int put_values(float* out, F x, unsigned mask) {
   _mm512_storeu_ps(out, _mm512_maskz_compress_ps(__mmask16(mask), x));
   return __builtin_popcount(mask);
 }
-KVIST_INLINE void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+KVIST_INLINE void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
 
 // Bytes: a register holds N words of four codes, or N sums.
 using C = __m512i;

@@ -6,6 +6,7 @@
 #include <kvist/kernels/rows.hpp>
 #include <kvist/kernels/softmax.hpp>
 #include <kvist/storage/store/codec_side.hpp>
+#include <kvist/storage/store/exact_tail.hpp>
 #include <kvist/storage/store/packed_side.hpp>
 
 #include <algorithm>
@@ -45,14 +46,19 @@ class BlockedStore {
 
   /// Requires: the units of both sides are equal, or that of V is 1; residual >= 0, a multiple of K's unit.
   BlockedStore(K keys, V values, Index residual)
-      : k_(std::move(keys)), v_(std::move(values)), residual_(residual), step_(std::max(residual, k_.unit())) {
+      : k_(std::move(keys)),
+        v_(std::move(values)),
+        residual_(residual),
+        step_(std::max(residual, k_.unit())),
+        tk_(k_.dim()),
+        tv_(v_.dim()) {
     KVIST_ASSERT(v_.unit() == 1 || v_.unit() == k_.unit());
     KVIST_ASSERT(residual >= 0 && residual % k_.unit() == 0);
   }
 
   int dim_k() const { return k_.dim(); }
   int dim_v() const { return v_.dim(); }
-  Index size() const { return live_k_ + tail_k_; }
+  Index size() const { return live_k_ + tk_.size(); }
   Index residual() const { return residual_; }
   /// Rows whose keys (values) are coded.
   Index coded_keys() const { return live_k_; }
@@ -72,43 +78,46 @@ class BlockedStore {
     reserved_ = std::max(reserved_, want);
     if (want > room_) set_room(want);
     live_.reserve(std::size_t(want / 64 + 1));
-    reserved_tail_ = std::max(step_, residual_) + slack + 1;
-    if (reserved_tail_ > tail_room_) set_tail(reserved_tail_);
+    const Index most = std::max(step_, residual_) + slack + 1;
+    tk_.reserve(most);
+    tv_.reserve(most);
   }
 
   void append(const float* k, const float* v, Index n) {
     if (n <= 0) return;
-    if (n == 1 && tail_v_ >= std::max(step_, residual_) + slack) settle();
-    grow_tail(std::max(tail_k_, tail_v_) + n);
-    std::copy_n(k, std::ptrdiff_t(n) * dim_k(), tk_.data() + std::ptrdiff_t(tail_k_) * dim_k());
-    std::copy_n(v, std::ptrdiff_t(n) * dim_v(), tv_.data() + std::ptrdiff_t(tail_v_) * dim_v());
-    tail_k_ += n;
-    tail_v_ += n;
+    if (n == 1 && tv_.size() >= std::max(step_, residual_) + slack) settle();
+    prompt_ = prompt_ || n > 1;
+    tk_.append(k, n);
+    tv_.append(v, n);
   }
 
   void settle() {
     const bool together = v_.unit() > 1;  // values by units have no window of their own
-    if (tail_k_ >= step_) {
-      const Index n = tail_k_ / step_ * step_;
+    if (tk_.size() >= step_) {
+      const Index n = tk_.size() / step_ * step_;
       const Index need = up(slots_ + n);
       if (need > room_) set_room(slots_ == 0 ? need : std::max(need, up(room_ + room_ / 8)));
-      k_.encode(slots_, tk_.data(), n);
-      if (together) v_.encode(slots_, tv_.data(), n);
+      k_.encode(slots_, tk_.row(0), n);
+      if (together) v_.encode(slots_, tv_.row(0), n);
       live_.resize(std::size_t((slots_ + n + 63) / 64), 0);
       for (Index i = slots_; i < slots_ + n; ++i) live_[std::size_t(i / 64)] |= std::uint64_t{1} << (i % 64);
       slots_ += n;
       live_k_ += n;
-      take_front(tk_, tail_k_, n, dim_k());
+      tk_.drop_front(n);
       if (together) {
         value_slots_ = slots_;
         live_v_ += n;
-        take_front(tv_, tail_v_, n, dim_v());
+        tv_.drop_front(n);
       }
     }
     if (!together) settle_values();
-    const Index most = std::max(tail_k_, tail_v_);
-    if (tail_room_ > reserved_tail_ && tail_room_ > 2 * most + slack)
-      shrink_tail(std::max(most, reserved_tail_));
+    if (prompt_) {
+      tk_.fit(0);
+      tv_.fit(0);
+      prompt_ = false;
+    } else {
+      loosen();
+    }
   }
 
   /// Takes rows out; the others keep their order and their bits. Requires: ascending, each row once, in range.
@@ -120,15 +129,13 @@ class BlockedStore {
     };
     const auto gone_k = rows.subspan(std::size_t(split(live_k_))),
                gone_v = rows.subspan(std::size_t(split(live_v_)));
-    erase(tk_, tail_k_, gone_k, live_k_, dim_k());
-    erase(tv_, tail_v_, gone_v, live_v_, dim_v());
+    tk_.drop(gone_k, live_k_);
+    tv_.drop(gone_v, live_v_);
     kill(rows.first(rows.size() - gone_k.size()));
     live_k_ -= Index(rows.size() - gone_k.size());
     live_v_ -= Index(rows.size() - gone_v.size());
     repack();
-    const Index most = std::max(tail_k_, tail_v_);
-    if (tail_room_ > reserved_tail_ && tail_room_ > 2 * most + slack)
-      shrink_tail(std::max(most, reserved_tail_));
+    loosen();
   }
 
   /// How many of the first rows had better lie in a store that takes `row_bytes` for each of them: those of the first whole
@@ -180,7 +187,7 @@ class BlockedStore {
   /// Requires: no tail, units of one row.
   template <class Side>
   void take(const float* keys, const Side& from, Index slot, Index n) {
-    KVIST_ASSERT(tail_k_ == 0 && k_.unit() == 1 && v_.unit() == 1);
+    KVIST_ASSERT(tk_.size() == 0 && k_.unit() == 1 && v_.unit() == 1);
     expect(n);
     k_.encode(slots_, keys, n);
     for (Index i = 0; i < n; ++i) v_.take(from, slot + i, slots_ + i);
@@ -195,9 +202,9 @@ class BlockedStore {
     KVIST_ASSERT(n >= 0);
     if (n >= size()) return;
     if (n >= live_k_) {
-      tail_k_ = n - live_k_;
+      tk_.truncate(n - live_k_);
     } else {
-      tail_k_ = 0;
+      tk_.truncate(0);
       const Index end = slot_of(n);  // slots from there on hold nothing
       slots_ = std::min(slots_, (end + k_.unit() - 1) / k_.unit() * k_.unit());
       live_.resize(std::size_t((slots_ + 63) / 64));
@@ -205,7 +212,7 @@ class BlockedStore {
         live_[std::size_t(i / 64)] &= ~(std::uint64_t{1} << (i % 64));
       live_k_ = n;
     }
-    tail_v_ = std::max<Index>(0, n - live_v_);
+    tv_.truncate(std::max<Index>(0, n - live_v_));
     live_v_ = std::min(live_v_, n);
     value_slots_ = std::min(value_slots_, slots_);
   }
@@ -216,11 +223,11 @@ class BlockedStore {
     const Index slot = i < live_k_ ? slot_of(i) : 0;
     if (k != nullptr) {
       if (i < live_k_) k_.rewrite(slot, k);
-      else std::copy_n(k, dim_k(), tk_.data() + std::ptrdiff_t(i - live_k_) * dim_k());
+      else std::copy_n(k, dim_k(), tk_.row(i - live_k_));
     }
     if (v != nullptr) {
       if (i < live_v_) v_.rewrite(slot, v);
-      else std::copy_n(v, dim_v(), tv_.data() + std::ptrdiff_t(i - live_v_) * dim_v());
+      else std::copy_n(v, dim_v(), tv_.row(i - live_v_));
     }
   }
 
@@ -256,10 +263,7 @@ class BlockedStore {
     c.live_ = live_;
     c.counted_ = counted_;
     c.slots_ = slots_, c.value_slots_ = value_slots_, c.live_k_ = live_k_, c.live_v_ = live_v_, c.room_ = room_;
-    c.grow_tail(std::max(tail_k_, tail_v_));
-    std::copy_n(tk_.data(), std::ptrdiff_t(tail_k_) * dim_k(), c.tk_.data());
-    std::copy_n(tv_.data(), std::ptrdiff_t(tail_v_) * dim_v(), c.tv_.data());
-    c.tail_k_ = tail_k_, c.tail_v_ = tail_v_;
+    c.tk_ = tk_.clone(), c.tv_ = tv_.clone();
     return c;
   }
 
@@ -275,21 +279,14 @@ class BlockedStore {
     v.number(s.slots_, 0, s.room_), v.number(s.value_slots_, 0, s.slots_);
     v.number(s.live_k_, 0, s.slots_), v.number(s.live_v_, 0, s.live_k_);
     v.number(s.counted_, 0, most);
-    v.number(s.tail_room_, 0, most), v.number(s.reserved_tail_, 0, most);
-    v.number(s.tail_k_, 0, s.tail_room_), v.number(s.tail_v_, 0, s.tail_room_);
     v.list(s.live_, std::size_t(most / 64));
-    if constexpr (Visit::reads) {
+    ExactTail::fields(v, s.tk_);
+    ExactTail::fields(v, s.tv_);
+    if constexpr (Visit::reads)
       if (v.good() && !s.agrees())
         v.fail({Errc::bad_file, "counts of a snapshot that contradict one another", s.slots_, s.live_k_});
-      if (!v.allow(std::uint64_t(s.tail_room_), std::size_t(s.dim_k() + s.dim_v()) * sizeof(float))) return;
-      const Index room = std::exchange(s.tail_room_, 0);
-      s.tk_ = {}, s.tv_ = {};
-      s.set_tail(room);
-    }
     K::fields(v, s.k_, s.slots_, s.room_);
     V::fields(v, s.v_, s.slots_, s.room_);
-    v.block(s.tk_.data(), std::size_t(s.tail_k_) * std::size_t(s.dim_k()));
-    v.block(s.tv_.data(), std::size_t(s.tail_v_) * std::size_t(s.dim_v()));
   }
 
  private:
@@ -309,7 +306,7 @@ class BlockedStore {
                                     : left > 0 ? bits & ((std::uint64_t{1} << left) - 1)
                                                : 0));
     }
-    if (keys != live_k_ || values != live_v_ || live_k_ + tail_k_ != live_v_ + tail_v_) return false;
+    if (keys != live_k_ || values != live_v_ || live_k_ + tk_.size() != live_v_ + tv_.size()) return false;
     return v_.unit() == 1 || (value_slots_ == slots_ && live_v_ == live_k_);
   }
   /// Slots come in whole units and pages.
@@ -323,35 +320,10 @@ class BlockedStore {
     room_ = slots;
   }
 
-  void grow_tail(Index n) {
-    if (n <= tail_room_) return;
-    set_tail(tail_room_ == 0 ? n : std::max(n, tail_room_ + tail_room_ / 8 + 8));
-  }
-  void shrink_tail(Index n) { set_tail(n); }
-  void set_tail(Index n) {
-    tk_.resize(std::size_t(n) * std::size_t(dim_k()));
-    tv_.resize(std::size_t(n) * std::size_t(dim_v()));
-    tail_room_ = n;
-  }
-  static void take_front(Buffer<float>& rows, Index& n, Index gone, int d) {
-    if (n > gone)
-      std::memmove(rows.data(), rows.data() + std::ptrdiff_t(gone) * d,
-                   std::size_t(n - gone) * std::size_t(d) * sizeof(float));
-    n -= gone;
-  }
-  static void erase(Buffer<float>& rows, Index& n, std::span<const Index> gone, Index first, int d) {
-    if (gone.empty()) return;
-    Index to = gone.front() - first;
-    std::size_t next = 0;
-    for (Index from = to; from < n; ++from) {
-      if (next < gone.size() && gone[next] - first == from) {
-        ++next;
-        continue;
-      }
-      std::copy_n(rows.data() + std::ptrdiff_t(from) * d, d, rows.data() + std::ptrdiff_t(to) * d);
-      ++to;
-    }
-    n = to;
+  /// Room of tails that much left comes down; a little stays for the rows that follow.
+  void loosen() {
+    tk_.fit(tk_.size() + slack);
+    tv_.fit(tv_.size() + slack);
   }
 
   bool alive(Index slot) const { return ((live_[std::size_t(slot / 64)] >> (slot % 64)) & 1u) != 0; }
@@ -376,9 +348,9 @@ class BlockedStore {
   }
 
   void settle_values() {
-    Index n = std::min(tail_v_ - residual_, live_k_ - live_v_);  // never ahead of the keys
+    Index n = std::min(tv_.size() - residual_, live_k_ - live_v_);  // never ahead of the keys
     if (n <= 0) return;
-    const float* from = tv_.data();
+    const float* from = tv_.row(0);
     for (Index left = n; left > 0;) {
       while (!alive(value_slots_)) ++value_slots_;
       Index run = 1;
@@ -389,7 +361,7 @@ class BlockedStore {
       left -= run;
     }
     live_v_ += n;
-    take_front(tv_, tail_v_, n, dim_v());
+    tv_.drop_front(n);
   }
 
   /// Marks coded rows dead.
@@ -466,8 +438,7 @@ class BlockedStore {
   }
 
   template <class Side>
-  void read_side(const Side& side, Index coded, const Buffer<float>& tail, Index first, Index n,
-                 float* out) const {
+  void read_side(const Side& side, Index coded, const ExactTail& tail, Index first, Index n, float* out) const {
     const int d = side.dim();
     const Index here = std::clamp<Index>(coded - first, 0, n);
     for (Index i = 0, slot = here > 0 ? slot_of(first) : 0; i < here;) {
@@ -479,8 +450,7 @@ class BlockedStore {
       slot += run;
     }
     if (n > here)
-      std::copy_n(tail.data() + std::ptrdiff_t(first + here - coded) * d, std::ptrdiff_t(n - here) * d,
-                  out + std::ptrdiff_t(here) * d);
+      std::copy_n(tail.row(first + here - coded), std::ptrdiff_t(n - here) * d, out + std::ptrdiff_t(here) * d);
   }
 
   // Logits, softmax and values of one tile. Its entries are rows row .. row+live-1; `slot_bits` says which of its lanes hold
@@ -569,27 +539,24 @@ class BlockedStore {
             }
         if (coded > 0) v_.sum(at, std::min(count, value_slots_ - at), &logits[0][0], tile, a.group, s.o);
         if (coded < n)
-          kernels::axpy_group(
-              rows(tv_.data() + std::ptrdiff_t(row + coded - live_v_) * dim_v(), n - coded, dim_v()),
-              &later[0][0], tile, a.group, s.o);
+          kernels::axpy_group(rows(tv_.row(row + coded - live_v_), n - coded, dim_v()), &later[0][0], tile,
+                              a.group, s.o);
       });
       row += live;
     }
-    for (Index at = 0; at < tail_k_; at += tile, row += tile) {
-      const Index count = std::min(tile, tail_k_ - at);
+    for (Index at = 0; at < tk_.size(); at += tile, row += tile) {
+      const Index count = std::min(tile, tk_.size() - at);
       if (none_seen(a, row, count)) {
         detail::hide_logits(a, row, count);
         continue;
       }
-      kernels::dot_group(rows(tk_.data() + std::ptrdiff_t(at) * dim_k(), count, dim_k()), a.q, a.group,
-                         a.scale, &logits[0][0], tile);
+      kernels::dot_group(rows(tk_.row(at), count, dim_k()), a.q, a.group, a.scale, &logits[0][0], tile);
       const auto ones = [&](Index n) {
         return n >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << std::max<Index>(n, 0)) - 1;
       };
       const std::uint64_t bits[2] = {ones(count), ones(count - 64)};
       finish_tile(logits, count, bits, row, a, s, [&](const Index*, Index n) {
-        kernels::axpy_group(rows(tv_.data() + std::ptrdiff_t(row - live_v_) * dim_v(), n, dim_v()),
-                            &logits[0][0], tile, a.group, s.o);
+        kernels::axpy_group(rows(tv_.row(row - live_v_), n, dim_v()), &logits[0][0], tile, a.group, s.o);
       });
     }
   }
@@ -597,8 +564,8 @@ class BlockedStore {
   K k_;
   V v_;
   Index residual_ = 0, step_ = 1;
-  Buffer<float> tk_, tv_;  // rows [tail_room, d] of the tails, oldest first
-  Index tail_k_ = 0, tail_v_ = 0, tail_room_ = 0, reserved_tail_ = 0;
+  ExactTail tk_, tv_;
+  bool prompt_ = false;                // rows that came at once wait for settle()
   std::vector<std::uint64_t> live_;    // a bit for each slot with coded keys
   Index slots_ = 0, value_slots_ = 0;  // ends of coded keys and values
   Index live_k_ = 0, live_v_ = 0;      // rows among them
