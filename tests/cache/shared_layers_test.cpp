@@ -249,4 +249,37 @@ TEST_CASE("SPECs of shared layers: one of them, over one store", "[cache][MiniCa
   CHECK(try_cache("MiniCache:gamma=-1").error().code == Errc::bad_option);
   CHECK(try_cache("MiKV+MiniCache").error().code == Errc::unsupported);
   CHECK(try_cache("MiniCache+f16+int8").error().code == Errc::bad_option);
+  std::string fault;
+  for (const char* const text : {"rotated(MiniCache:start=0)", "f16+rotated(MiniCache)",
+                                 "MiniCache+rotated(MiniCache)", "rotated(rotated(int8))"}) {
+    INFO(text);
+    CHECK(methods::make(methods::parse_spec(text, fault).value(), fault).error().code == Errc::bad_option);
+  }
+  CHECK(methods::make(methods::parse_spec("rotated(MiniCache)", fault).value(), fault).error().code ==
+        Errc::bad_option);
+  CHECK(fault == "rotated(MiniCache): sharing goes outside, as in MiniCache+rotated(int8)");
+}
+
+TEST_CASE("A port that no other layer's port stands behind is refused, also inside another store",
+          "[cache][MiniCache]") {
+  using Port = SharedDirectionStore<float>;
+  const Shape two{2, 1, 1, d, d};
+  const auto made = [&](auto lower, auto upper) {
+    return AnyCache::make(two, AnyPolicy(Policy<methods::Never>()),
+                          [&](int l, int) -> Result<std::vector<AnyStore>> {
+                            std::vector<AnyStore> one;
+                            one.push_back(l == 0 ? lower() : upper());
+                            return one;
+                          });
+  };
+  const auto lower = [] { return AnyStore(Port(AnyStore(DenseStore<float>(d, d)), d, d, {})); };
+  const auto upper = [] { return AnyStore(Port(d, d)); };
+  const auto turned = [](auto port) {
+    return [port] { return AnyStore(RotatedStore<AnyStore>(port(), d, d)); };
+  };
+  CHECK(made(lower, upper));
+  CHECK(made(upper, upper).error().code == Errc::unsupported);
+  CHECK(made(upper, lower).error().code == Errc::unsupported);
+  CHECK(made(turned(lower), turned(upper)).error().code == Errc::unsupported);
+  CHECK(made(lower, turned(upper)).error().code == Errc::unsupported);
 }

@@ -47,7 +47,7 @@ class Cache {
     }
     if (!c.couple())
       return Error{Errc::unsupported,
-                   "a store shares with the one of the layer below, which is not of its kind"};
+                   "a store shares with the one of the layer below, which is not there or not of its kind"};
     return c;
   }
 
@@ -302,6 +302,9 @@ class Cache {
     for (std::size_t l = 1; l < layers_.size(); ++l)
       for (std::size_t h = 0; h < layers_[l].heads.size(); ++h)
         if (!layers_[l].heads[h].couple(layers_[l - 1].heads[h])) return false;
+    for (const Layer& l : layers_)
+      for (const auto& h : l.heads)
+        if (!h.coupled()) return false;
     return true;
   }
 

@@ -50,6 +50,14 @@ class HeadCache {
       }
     return true;
   }
+  /// Has every store what it shares?
+  bool coupled() const {
+    for (const Tier& t : tiers_)
+      if constexpr (requires { t.store.coupled(); }) {
+        if (!t.store.coupled()) return false;
+      }
+    return true;
+  }
 
   void reserve(Index n) {
     reserved_ = std::max(reserved_, n);

@@ -33,6 +33,7 @@ struct MadeSpec {
   AnyPolicy policy;
   StoreFactory stores;
   bool evicts = false;
+  bool shares = false;  ///< layers share what is stored
   bool oracle = false;  ///< the caller must hand in scores: until then `policy` has the settings alone
 };
 
@@ -140,6 +141,14 @@ inline Result<MadeSpec> make(const Spec& spec, std::string& fault, int depth = 0
       if (!parsed) return parsed.error();
       auto made = make(*parsed, fault, depth + 1);
       if (!made) return made.error();
+      if (made->shares) {
+        fault = "rotated(" + std::string(*inner) + "): sharing goes outside, as in MiniCache+rotated(int8)";
+        return Error{Errc::bad_option, "rotated turns one layer's rows: sharing goes outside"};
+      }
+      if (detail::inside(parsed->clauses[0].name, RotatedInner::info.name)) {
+        fault = "rotated(" + std::string(*inner) + ") turns rows twice, which is not at all";
+        return Error{Errc::bad_option, "rotated in rotated turns nothing"};
+      }
       if (!made->stores || made->evicts || parsed->clauses.size() != 1) {
         fault = "rotated(" + std::string(*inner) + ") wants one store in the parentheses";
         return Error{Errc::bad_option, "rotated wants one store in the parentheses"};
@@ -190,7 +199,8 @@ inline Result<MadeSpec> make(const Spec& spec, std::string& fault, int depth = 0
     fault = "SPEC '" + spec.text + "' gives a budget to what keeps everything";
     return Error{Errc::bad_option, "only methods that evict take a budget"};
   }
-  return MadeSpec{policy ? std::move(*policy) : AnyPolicy(Policy<Never>()), std::move(stores), evicts, oracle};
+  return MadeSpec{policy ? std::move(*policy) : AnyPolicy(Policy<Never>()), std::move(stores), evicts,
+                  share != nullptr, oracle};
 }
 
 }  // namespace methods

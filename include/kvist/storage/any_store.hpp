@@ -37,6 +37,8 @@ class AnyStore {
   }
   /// Stores that share with the one of the layer below are told of it. False where they need one that is not there.
   bool couple(AnyStore& below) { return p_->couple(below); }
+  /// Is all there that it shares? True of stores that share nothing.
+  bool coupled() const { return p_->coupled(); }
   /// Those of the store that was chosen: a snapshot does not know whether it was chosen at run time.
   template <class V, class Self>
   static void fields(V& v, Self& s) {
@@ -64,6 +66,7 @@ class AnyStore {
     virtual std::unique_ptr<Base> clone() const = 0;
     virtual const void* kind() const = 0;
     virtual bool couple(AnyStore& below) = 0;
+    virtual bool coupled() const = 0;
     virtual void fields(FieldWriter&) const = 0;
     virtual void fields(FieldReader&) = 0;
   };
@@ -90,6 +93,10 @@ class AnyStore {
     const void* kind() const override { return &kind_of<S>; }
     bool couple([[maybe_unused]] AnyStore& below) override {
       if constexpr (requires { s.couple(below); }) return s.couple(below);
+      else return true;
+    }
+    bool coupled() const override {
+      if constexpr (requires { s.coupled(); }) return s.coupled();
       else return true;
     }
     void fields(FieldWriter& v) const override { visit_fields(v, s); }

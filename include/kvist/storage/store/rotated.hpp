@@ -57,6 +57,11 @@ class RotatedStore {
   void fit(const AnyHead& head, const Evidence& seen) {
     if constexpr (requires { s_.fit(head, seen); }) s_.fit(head, seen);
   }
+  /// A port of shared storage in S is not reached by couple(): sharing goes outside.
+  bool coupled() const {
+    if constexpr (requires { s_.coupled(); }) return s_.coupled();
+    else return true;
+  }
 
   void attend(const AttendArgs& args, const AttnState& state) const {
     constexpr int at_once = 8;

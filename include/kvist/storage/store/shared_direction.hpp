@@ -663,6 +663,7 @@ class SharedDirectionStore {
     pair_ = lower->pair_;
     return true;
   }
+  bool coupled() const { return pair_ != nullptr; }
   const Pair& pair() const { return *pair_; }
 
   Index size() const { return pair_ ? pair_->size(layer_) : 0; }
