@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What an engine can apply is never exceeded: grain, pages, equal counts, shared prefixes; and what engines do with plans.
 #include <kvist/cache/apply_in_place.hpp>
+#include <kvist/methods/adakv.hpp>
+#include <kvist/methods/h2o.hpp>
 #include <kvist/policy/any_policy.hpp>
+#include <kvist/policy/budget/layer/ladder.hpp>
 #include <kvist/policy/signal/given_scores.hpp>
 #include <kvist/policy/signal/key_norm.hpp>
 
@@ -99,6 +102,61 @@ TEST_CASE("With the sequence as grain all layers keep the same rows, planned wit
     for (const HeadPlan& h : plans[std::size_t(l)].heads) CHECK(h == plans[0].heads[0]);
   }
   CHECK(plans[0].heads[0].drop.size() == 30);
+}
+
+TEST_CASE("Heads that share one choice share the budget evenly, also where all scores tie",
+          "[policy][Abilities]") {
+  const auto policy =
+      methods::AdaKV::make({2, 1, PoolMode::none, 0.2, false, Reduce::mean, methods::Total::exact});
+  REQUIRE(policy);
+  SmallLayer layer(Shape{1, 6, 3, 4, 4});
+  layer.append_blank(40);
+  Random random(3);
+  layer.give_random_evidence(2, random);
+  Abilities can;
+  can.makes = drops;
+  can.grain = Grain::layer;
+  const AnyLayer view = layer.view();
+  for (const Index budget : {3, 10, 25}) {
+    auto state = policy->start(layer.shape);
+    REQUIRE(state);
+    const LayerCall<AnyLayer> call{view, layer.seen, prompt_clock(budget), 0, can};
+    REQUIRE(policy->observe(call, *state));
+    std::vector<Plan> plans;
+    REQUIRE(policy->plan(call, *state, plans));
+    for (const HeadPlan& h : plans[0].heads) {
+      CHECK(h == plans[0].heads[0]);
+      CHECK(40 - Index(h.drop.size()) == budget);
+    }
+  }
+}
+
+TEST_CASE("With the sequence as grain guards are checked, slack is left, and all layers get the mean",
+          "[policy][Abilities]") {
+  Abilities can;
+  can.grain = Grain::sequence;
+  std::vector<Plan> plans;
+  auto all = random_layers(3, 2, 120);
+  const Status tight =
+      plan_all(Policy<KeyNorm, methods::HeavyAndRecent>(methods::HeavyAndRecent{40, 8}), all, 96, can, plans);
+  REQUIRE(!tight);
+  CHECK(tight.error().code == Errc::bad_budget);
+  CHECK(plans.empty());
+
+  using Waits = Policy<KeyNorm, Ladder, OverBudget>;
+  for (const Index n : {13, 14}) {
+    plans.clear();
+    auto some = random_layers(3, 2, n);
+    REQUIRE(plan_all(Waits(Ladder{4, true}, OverBudget{3}), some, 10, can, plans));
+    REQUIRE(plans.size() == 3);
+    for (const Plan& p : plans)
+      for (const HeadPlan& h : p.heads) CHECK(h.drop.size() == (n == 14 ? 4u : 0u));
+  }
+
+  std::vector<Plan> ladder, uniform;
+  REQUIRE(plan_all(Policy<KeyNorm, Ladder, Lopsided>(Ladder{4, true}), all, 24, can, ladder));
+  REQUIRE(plan_all(ByNorm(), all, 24, can, uniform));
+  for (std::size_t l = 0; l < 3; ++l) CHECK(ladder[l].heads == uniform[l].heads);
 }
 
 TEST_CASE("With pages whole pages leave, and guarded ones stay", "[policy][Abilities]") {

@@ -13,7 +13,9 @@ namespace kvist::inline KVIST_ABI {
 /// What an engine can apply, given with every call: a plan never asks for more.
 struct Abilities {
   unsigned makes = drops | blends | moves;
-  Grain grain = Grain::head;  ///< may heads (layers) of one plan keep different entries?
+  /// May heads (layers) of one plan keep different entries? Where heads may not, each gets its layer's budget; where layers
+  /// may not, all get the mean: shares of a policy's own are left aside, so that it stays of use there.
+  Grain grain = Grain::head;
   Index page = 1;             ///< entries are freed in whole pages of this many rows
   bool equal_counts = false;  ///< all heads of a layer must keep equally many
   Index shared_rows = 0;      ///< rows [0, shared_rows) belong to other sequences too: never written or freed
@@ -34,7 +36,8 @@ struct LayerCall {
 struct PolicySettings {
   Guards at_least;               ///< entries kept besides the guard part's own (the larger of both counts)
   std::vector<int> skip_layers;  ///< layers left whole; they stand outside the budget
-  bool account_loss = false;     ///< ask for queries, and state with each plan what it gives up
+  /// Ask for queries, and state with each plan what it gives up (unknown where one choice holds for the sequence).
+  bool account_loss = false;
   float tolerance = 0;  ///< > 0: instead of a budget, the smallest set whose bound (HeadCost::bound) holds
   ChosenSchedule schedule{};  ///< when to plan; the schedule part decides unless one is chosen here
   /// Newest entries that stay on top of everything: Clock::budget counts them, the guard part sees the rest of the budget,

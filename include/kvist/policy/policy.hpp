@@ -326,6 +326,11 @@ class Policy {
     else return Grain::head;
   }
 
+  /// Do all heads of a layer keep the same entries, by the signal or by what the engine can apply?
+  static bool one_choice(const Abilities& can) {
+    return can.grain != Grain::head || signal_grain() != Grain::head;
+  }
+
   bool skipped(int layer) const {
     return std::find(settings.skip_layers.begin(), settings.skip_layers.end(), layer) !=
            settings.skip_layers.end();
@@ -439,7 +444,7 @@ class Policy {
         return s;
       orderly(mine.scores);
     }
-    if (signal_grain() != Grain::head || call.can.grain != Grain::head)
+    if (one_choice(call.can))
       if (Status s = share_scores(layer); !s) return s;
     if (keeps_fates())
       if constexpr (requires(const Fate f, std::span<const FateEntry> e, std::span<float> s) { f.rank(e, s); })
@@ -485,6 +490,12 @@ class Policy {
     return {std::min(g.sinks, most), std::min(std::min(g.recent, most) + on_top, most)};
   }
 
+  Status check_guard(Index budget) const {
+    if constexpr (requires { guard.validate(budget); })
+      return guard.validate(std::max<Index>(0, budget - settings.on_top));
+    else return Done{};
+  }
+
   /// What every head keeps before the rest is shared out: guards, and the places that the disposition fills. Those count
   /// as newest entries, so that the first ones go on competing.
   Guards taken_for(Index budget, const Abilities& can) const {
@@ -516,8 +527,7 @@ class Policy {
         call.now.phase == Phase::decode && mine.budget >= 0 && mine.asked == call.now.budget)
       return plan_layer(call, st, call.layer, st.layers[std::size_t(call.layer)].budget, made, &call);
 
-    if constexpr (requires { guard.validate(call.now.budget); })
-      if (Status s = guard.validate(std::max<Index>(0, call.now.budget - settings.on_top)); !s) return s;
+    if (Status s = check_guard(call.now.budget); !s) return s;
     if (whole_model() && call.now.phase == Phase::prefill) {  // later layers have not been seen yet: all stays whole
       const Guards g = taken_for(call.now.budget, call.can);
       if (g.sinks + g.recent > call.now.budget) return guards_do_not_fit(g, call.now.budget);
@@ -565,7 +575,9 @@ class Policy {
       const Guards g = guards_for(mean, call.can), taken = taken_for(mean, call.can);
       if (longest > mean) {
         if (taken.sinks + taken.recent > mean) return guards_do_not_fit(taken, mean);
-        if (Status s = heads.allocate({table, taken, mean, l}, budgets); !s) return s;
+        // Heads that share one choice have nothing to compete with: equal scores would part by index alone.
+        if (!one_choice(call.can))
+          if (Status s = heads.allocate({table, taken, mean, l}, budgets); !s) return s;
         if (view)
           if (Status s = share(call, st, table, g, mean, budgets); !s) return s;
       }
@@ -585,7 +597,7 @@ class Policy {
       for (int h = 0; h < n_heads; ++h)
         if (Status s = fit_tolerance(call, st, h, ask_of(h), budgets[std::size_t(h)]); !s) return s;
       // The head that needs most decides where heads must stay of one length.
-      if (call.can.grain != Grain::head || call.can.equal_counts || signal_grain() != Grain::head)
+      if (one_choice(call.can) || call.can.equal_counts)
         std::fill(budgets.begin(), budgets.end(), *std::max_element(budgets.begin(), budgets.end()));
     }
     for (int h = 0; h < n_heads; ++h) {
@@ -702,6 +714,9 @@ class Policy {
   }
 
   /// One choice for the whole sequence: once the last layer has been scored, the mean of all layers' scores decides.
+  ///
+  /// All layers and heads get the mean budget: shares that layers or heads have of their own (a ladder, cross-head shares)
+  /// cannot differ here and are not asked for. Losses are stated as unknown: other layers' rows are not at hand by now.
   template <LayerView L>
   Status plan_sequence(const LayerCall<L>& call, State& st, std::vector<Plan>& out) const {
     if (call.layer != st.compressed.back()) return Done{};
@@ -720,11 +735,9 @@ class Policy {
     orderly(sum);
     const SelectCall ask{sum, call.view.head(0).pos, g, call.now.budget, last.scratch, call.layer, 0};
     std::vector<Index> drop;
-    if (ask.size() > ask.budget) {
-      if (g.sinks + g.recent > ask.budget)
-        return Error{Errc::bad_budget,
-                     "the guarded entries (sinks and recent) do not fit in the budget of a head",
-                     g.sinks + g.recent, ask.budget};
+    if (Status s = check_guard(call.now.budget); !s) return s;
+    if (ask.size() > ask.budget + std::max<Index>(slack(), 0)) {
+      if (g.sinks + g.recent > ask.budget) return guards_do_not_fit(g, ask.budget);
       if (Status s = choose(ask, call.can, drop); !s) return s;
     }
     for (int l = 0; l < st.shape.layers; ++l) {
