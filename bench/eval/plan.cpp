@@ -94,6 +94,11 @@ struct HeadMemory {
     std::sort(out.begin(), out.end());
     return out;
   }
+  std::vector<Pos> moved() const {
+    std::vector<Pos> out = moved_pos;
+    std::sort(out.begin(), out.end());
+    return out;
+  }
 
  private:
   static void scale(std::vector<float>& x, Index row, std::size_t d, float w) {
@@ -175,7 +180,8 @@ class Recorded {
   }
 
   std::vector<Pos> kept(int l, int h) const { return memory_[std::size_t(l * shape_.kv_heads + h)].kept(); }
-  /// What the head was given by the prompt's last plan; -1 where there was none.
+  std::vector<Pos> moved(int l, int h) const { return memory_[std::size_t(l * shape_.kv_heads + h)].moved(); }
+  /// What the head was given by the prompt's last plan, of the first tier; -1 where there was none.
   Index budget(int l, int h) const { return budgets_[std::size_t(l * shape_.kv_heads + h)]; }
   /// Scores of the last call's entries by row; empty where nothing was planned.
   const std::vector<float>& scores(int l, int h) const {
@@ -386,7 +392,8 @@ Outcome<Good> run(const Args& args, const std::string&) {
   Recorded run(*std::move(k), std::move(v), std::move(q), shape, made->policy, *std::move(state), rope);
 
   const std::size_t all_heads = std::size_t(shape.layers * shape.kv_heads);
-  std::vector<std::vector<Pos>> kept(all_heads);
+  const bool moves = made->policy.makes() & kvist::moves;
+  std::vector<std::vector<Pos>> kept(all_heads), moved(all_heads);
   std::vector<Json> steps(all_heads, Json::array());
   const auto each = [&](auto f) {
     for (int l = 0; l < shape.layers; ++l)
@@ -400,6 +407,7 @@ Outcome<Good> run(const Args& args, const std::string&) {
     if (auto done = run.arrive(prompt, 0, budget); !done) return done;
     each([&](int l, int h, std::size_t i) {
       kept[i] = run.kept(l, h);
+      moved[i] = run.moved(l, h);
       std::vector<float> s = run.scores(l, h);
       s.resize(std::size_t(prompt), std::nanf(""));
       scores.insert(scores.end(), s.begin(), s.end());
@@ -418,7 +426,10 @@ Outcome<Good> run(const Args& args, const std::string&) {
       if (auto done = run.arrive(size, step, budget); !done) return done;
       note_step();
     }
-    each([&](int l, int h, std::size_t i) { kept[i] = run.kept(l, h); });
+    each([&](int l, int h, std::size_t i) {
+      kept[i] = run.kept(l, h);
+      moved[i] = run.moved(l, h);
+    });
   }
   if (args.has("scores")) {
     if (const auto done = kvist::save_npy(
@@ -435,6 +446,7 @@ Outcome<Good> run(const Args& args, const std::string&) {
       Json j = Json::object();
       j.set("budget", run.budget(l, h) >= 0 ? run.budget(l, h) : budget);
       j.set("kept", kept[i]);
+      if (moves) j.set("moved", moved[i]);
       j.set("steps", std::move(steps[i]));
       heads.push_back(std::move(j));
     }
@@ -468,7 +480,9 @@ const Command plan_command{
     "plan", "what a policy keeps of recorded tensors, without a model",
     "Writes {\"layers\":[{\"heads\":[{\"budget\":..,\"kept\":[..],\"steps\":[[..],..]}]}]}: positions kept "
     "after the prompt and after\n"
-    "each step. Every head attends over its own survivors. A share as budget is that of the prompt (or first "
+    "each step; where a policy moves entries to another tier, \"moved\" lists those of \"kept\" and the "
+    "budget is the first\n"
+    "tier's. Every head attends over its own survivors. A share as budget is that of the prompt (or first "
     "chunk).\n",
     options, &run};
 

@@ -2,6 +2,7 @@
 // Policy<Parts...>: how parts are put together, what settings do, and what is refused.
 #include <kvist/policy/budget/head/shared_heads.hpp>
 #include <kvist/policy/budget/layer/ladder.hpp>
+#include <kvist/policy/dispose/demote.hpp>
 #include <kvist/policy/policy.hpp>
 #include <kvist/policy/signal/accumulated_attention.hpp>
 #include <kvist/policy/signal/key_norm.hpp>
@@ -267,6 +268,26 @@ TEST_CASE("Plans state entries and bytes before and after, as the view stores th
   CHECK(c.bytes_after == 8 * 10 * 2);
   CHECK(std::isnan(c.mass));  // not asked for
   CHECK(std::isnan(c.bound));
+}
+
+TEST_CASE("Entries that move to another tier are stated apart, and the bytes of that tier are unknown",
+          "[policy][Policy]") {
+  const Policy<KeyNorm, Demote> policy;
+  SmallLayer layer = random_layer(Shape{1, 2, 2, 6, 4}, 20);
+  auto state = *policy.start(layer.shape);
+  std::vector<Plan> plans;
+  REQUIRE(ask(policy, state, layer, prompt_clock(8), plans));
+  for (const HeadCost& c : plans[0].cost) {
+    CHECK(c.before == 20);
+    CHECK(c.after == 8);
+    CHECK(c.moved == 12);
+    CHECK(c.bytes_before == 20 * 10 * sizeof(float));
+    CHECK(!c.bytes_after);
+  }
+  plans.clear();
+  REQUIRE(ask(policy, state, layer, prompt_clock(20), plans));  // nothing moves
+  CHECK(plans[0].cost[0].moved == 0);
+  CHECK(plans[0].cost[0].bytes_after == 20 * 10 * sizeof(float));
 }
 
 TEST_CASE("What a policy wants is its signal's, and more where losses are counted", "[policy][Policy]") {

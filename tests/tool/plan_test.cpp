@@ -153,6 +153,22 @@ TEST_CASE("plan gives H2O the column sums of the prompt and each step's probabil
     }
 }
 
+TEST_CASE("plan tells the first tier from what moved to another", "[tool][plan]") {
+  const Folder f;
+  const Tensors t(f);
+  REQUIRE(tool(f, "plan --policy MiKV:budget=10 --k k.npy --q q.npy --prefill 40 --json p.json").status == 0);
+  const Json p = f.json("p.json");
+  for (const Json& layer : p["layers"].elements())
+    for (const Json& head : layer["heads"].elements()) {
+      CHECK(head["budget"].as_int() == 10);
+      CHECK(positions(head["kept"]) == range(0, 40));
+      const std::vector<int> moved = positions(head["moved"]);
+      CHECK(moved.size() == 30);
+      CHECK(std::is_sorted(moved.begin(), moved.end()));
+      CHECK(moved.back() < 35);  // half of the first tier is the newest
+    }
+}
+
 TEST_CASE("plan says what is missing or does not fit", "[tool][plan]") {
   const Folder f;
   const Tensors t(f);

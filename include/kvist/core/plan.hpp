@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <limits>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -59,8 +60,11 @@ struct HeadPlan {
 /// no queries or probabilities were at hand.
 struct HeadCost {
   static constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
-  Index before = 0, after = 0;                    ///< entries
-  std::size_t bytes_before = 0, bytes_after = 0;  ///< of K and V as the view stores them
+  Index before = 0, after = 0;   ///< entries of the tier that is planned over
+  Index moved = 0;               ///< that stay in another tier, and are not in `after`
+  std::size_t bytes_before = 0;  ///< of K and V as the view stores them
+  std::optional<std::size_t> bytes_after =
+      0;                 ///< likewise; none where entries move: another tier codes them its way
   float mass = unknown;  ///< mean over queries (and the group) of the attention mass on the entries given up
   float bound = unknown;  ///< largest over queries of a bound on |o - o'|_2, the change of the attention output
 };

@@ -48,9 +48,11 @@ std::size_t row_bytes(const R& rows) {
 /// Entries and bytes of a head of n entries of `each` bytes, before and after the plan.
 inline void state_sizes(Index n, const HeadPlan& plan, std::size_t each, HeadCost& c) {
   c.before = n;
-  c.after = n - Index(plan.drop.size());
+  c.moved = Index(plan.move.size());
+  c.after = n - Index(plan.drop.size()) - c.moved;
   c.bytes_before = std::size_t(c.before) * each;
-  c.bytes_after = std::size_t(c.after) * each;
+  if (c.moved == 0) c.bytes_after = std::size_t(c.after) * each;
+  else c.bytes_after.reset();
 }
 
 /// The entries that a plan changes, with their rows as they are and as they will be.
