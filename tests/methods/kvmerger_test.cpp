@@ -118,6 +118,25 @@ TEST_CASE("Within the budget nothing is merged; guards stay alone", "[methods][K
   CHECK(tight.error().code == Errc::bad_budget);
 }
 
+TEST_CASE("Counts that do not fit in the budget are an Error, shares give way", "[methods][KVMerger]") {
+  Random random(8);
+  SmallLayer layer = drifting(2, 40, random);
+  methods::KVMergerOptions o;
+  o.recent = 8, o.top = 5;
+  const auto tight = plan_of(o, layer, 12);
+  REQUIRE(!tight);
+  CHECK(tight.error().code == Errc::bad_budget);
+  const auto fits = plan_of(o, layer, 13);
+  REQUIRE(fits);
+  CHECK((*fits)[0].cost[0].after + (*fits)[0].cost[1].after == 26);
+  for (const HeadPlan& p : (*fits)[0].heads)
+    for (const Index i : p.drop) CHECK(i < 32);
+  o.recent = .6, o.top = .5;
+  const auto shares = plan_of(o, layer, 12);
+  REQUIRE(shares);
+  CHECK((*shares)[0].cost[0].after + (*shares)[0].cost[1].after == 24);
+}
+
 TEST_CASE("The bound counts what merging changes; a tolerance chooses the fewest entries",
           "[methods][KVMerger]") {
   Random random(4);

@@ -69,6 +69,32 @@ TEST_CASE("Guards whose sum passes 32 bits do not fit in any budget", "[methods]
   }
 }
 
+TEST_CASE("Counts of first and newest entries can't be negative, but for a -1 that list shows",
+          "[methods][Policy]") {
+  int asked = 0;
+  for (const methods::Entry& e : methods::registry()) {
+    if (!e.evicts) continue;
+    for (const methods::OptionInfo& o : e.options) {
+      if (o.name != "sinks" && o.name != "recent" && o.name != "window" && o.name != "heavy") continue;
+      const std::string text = e.info.name + std::string(":") + o.name + "=" + (o.value == "-1" ? "-2" : "-1");
+      INFO(text);
+      ++asked;
+      std::string fault;
+      const auto spec = methods::parse_spec(text, fault);
+      REQUIRE(spec);
+      const auto made = methods::make(*spec, fault);
+      if (!made) {
+        CHECK(made.error().code == Errc::bad_option);
+        continue;
+      }
+      const auto state = made->policy.start(Shape{1, 2, 2, 4, 4});
+      REQUIRE(!state);
+      CHECK(state.error().code == Errc::bad_option);
+    }
+  }
+  CHECK(asked > 40);
+}
+
 TEST_CASE("What would want memory or time without end is a bad option", "[methods][Signal]") {
   for (const char* const text : {"RKV:window=2147483647", "Scissorhands:history=2147483647",
                                  "Scissorhands:history=65537", "ExpectedAttention:future=2147483647"}) {

@@ -138,7 +138,8 @@ concept HeadBudget = Part<B> && B::role == Role::head_budget&& requires(const B 
   { b.allocate(call, out) } -> std::same_as<Status>;
 };
 
-/// Which entries stay whatever their score: resolved once the budget is known.
+/// Which entries stay whatever their score: resolved once the budget is known. An optional `validate(Index budget) -> Status`
+/// refuses budgets; fixed counts that are negative are refused for every guard when a state is started.
 template <class G>
 concept Guard = Part<G> && G::role == Role::guard&& requires(const G g, Index budget) {
   { g.resolve(budget) } -> std::same_as<Guards>;

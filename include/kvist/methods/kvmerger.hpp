@@ -31,7 +31,8 @@ struct KVMergerOptions {
 /// The method has no budget: its threshold decides how many entries stay. With a budget the threshold is bisected to it, one
 /// for all heads of a layer, so that the layer's total is met; heads keep as many as their keys ask for. The protected
 /// shares are the paper's, of the entries: 0.17 newest and 0.12 most attended where a threshold decides (its 50 % setting);
-/// with a budget 0.23 and 0.06 of that (what 0.08 and 0.02 are of its 35 % setting).
+/// with a budget 0.23 and 0.06 of that (what 0.08 and 0.02 are of its 35 % setting). Shares give way to a budget that leaves
+/// too little to merge; counts that do not fit in it are an Error.
 ///
 /// No official code exists and the paper's text was not at hand: the rule is as reviews quote it. Keys are averaged as they
 /// are rotated; neighbours differ by a few steps of rotation, which fast channels feel. The paper states no weight for merged

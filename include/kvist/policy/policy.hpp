@@ -104,6 +104,15 @@ class Policy {
     if (settings.at_least.sinks < 0 || settings.at_least.recent < 0)
       return Error{Errc::bad_option, "sinks and recent count entries and can't be negative", 0,
                    std::min(settings.at_least.sinks, settings.at_least.recent)};
+    // Counts that follow the budget differ here, and are a matter of the budget: plan() says what does not fit.
+    const Guards few = guard.resolve(1 << 20), many = guard.resolve(1 << 21);
+    for (const auto& [a, b] : {std::pair{few.sinks, many.sinks}, std::pair{few.recent, many.recent}})
+      if (a < 0 && a == b)
+        return Error{
+            Errc::bad_option,
+            "first and newest entries that a policy always keeps (sinks, recent, window) are counts and "
+            "can't be negative",
+            0, a};
     if (settings.on_top < 0)
       return Error{Errc::bad_option, "entries kept on top of the budget's shares are counted from 0", 0,
                    settings.on_top};

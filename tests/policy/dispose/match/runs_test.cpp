@@ -116,14 +116,51 @@ TEST_CASE("Where protected entries leave too few links they give way, and the gu
     head.budget = budget;
     AdjacentRuns runs;
     runs.by_budget = true;
-    runs.recent.value = 12;
-    runs.top.value = 10;
+    runs.recent.value = .3;
+    runs.top.value = .25;
     const Found f = found(runs, head);
     INFO("budget " << budget);
     CHECK(head.n() - Index(f.drop.size()) == budget);
     for (const Index i : f.drop) CHECK_FALSE(head.guards.holds(i, 40));
     CHECK(std::is_sorted(f.drop.begin(), f.drop.end()));
     for (const MergePair& p : f.pairs) CHECK_FALSE(std::binary_search(f.drop.begin(), f.drop.end(), p.dst));
+  }
+}
+
+TEST_CASE("Counts never give way: they hold, or the budget is refused", "[dispose][AdjacentRuns]") {
+  Random random(6);
+  for (int trial = 0; trial < 20; ++trial) {
+    for (const Index budget : {19, 20, 21, 26}) {
+      MergeHead head = MergeHead::random(40, 3, 2, random);
+      head.guards = {3, 5};
+      head.budget = budget;
+      AdjacentRuns runs;
+      runs.by_budget = true;
+      runs.recent.value = 9;
+      runs.top.value = 8;
+      INFO("budget " << budget);
+      if (budget < 20) {
+        Found f;
+        const Status tight = runs.find(head.call(), f.drop, f.pairs);
+        REQUIRE(!tight);
+        CHECK(tight.error().code == Errc::bad_budget);
+        CHECK(tight.error().want == 20);
+        continue;
+      }
+      const Found f = found(runs, head);
+      CHECK(head.n() - Index(f.drop.size()) == budget);
+      std::vector<Index> order(40);
+      std::iota(order.begin(), order.end(), 0);
+      std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) {
+        return head.scores[std::size_t(a)] > head.scores[std::size_t(b)];
+      });
+      std::vector<Index> alone(order.begin(), order.begin() + 8);
+      for (const Index i : {0, 1, 2, 31, 32, 33, 34, 35, 36, 37, 38, 39}) alone.push_back(i);
+      for (const Index i : alone) {
+        CHECK_FALSE(std::binary_search(f.drop.begin(), f.drop.end(), i));
+        for (const MergePair& p : f.pairs) CHECK(p.dst != i);
+      }
+    }
   }
 }
 

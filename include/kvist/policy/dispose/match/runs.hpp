@@ -9,6 +9,7 @@ namespace kvist::inline KVIST_ABI {
 /// How many of the newest, or of the most attended, entries are left alone: a count, or below 1 a share of the head.
 struct Portion {
   double value = 0;
+  bool counted() const { return value >= 1; }
   Index of(Index n) const {
     const double x = value < 1 ? double(n) * value : value;
     return Index(std::clamp(std::round(x), 0.0, double(n)));
@@ -21,10 +22,12 @@ struct Portion {
 /// The link between rows i and i+1 is the cosine of their keys; a link above the threshold joins them, so that membership
 /// is by neighbours alone, never by likeness to the pivot. Guarded entries, the newest `recent` and the `top` most attended
 /// ones stand alone. With `by_budget` the threshold is as low as the budget asks: of links that are alike at it the earlier
-/// ones join, so that the budget is met exactly; where whole runs do not suffice, the least attended `top` entries join in,
-/// and as a last resort entries that could not be folded are dropped.
+/// ones join, so that the budget is met exactly; where whole runs do not suffice, entries that only a share protects join in,
+/// the least attended ones first, and as a last resort entries that could not be folded are dropped. Counts are promises:
+/// they hold, or the budget is refused.
 /// Source: arXiv 2407.08454 (KVMerger), the merging set identification; the budget is this library's.
 /// Cost: n*dk multiply-adds and a selection among n links.
+/// Fails with: bad_budget where the guards and the counts given are more than the budget.
 struct AdjacentRuns {
   static constexpr bool sizes = true;
   float threshold = 0.75f;
@@ -36,6 +39,9 @@ struct AdjacentRuns {
 
   Status find(const MergeCall& c, std::vector<Index>& drop, std::vector<MergePair>& pairs) const {
     if (c.n < 2 || (by_budget && c.n <= c.budget)) return Done{};
+    if (const Index asked = promised(c), most = std::max(c.budget, c.mean); by_budget && asked > most)
+      return Error{Errc::bad_budget,
+                   "the entries that stay alone (sinks, recent and top) do not fit in the budget", asked, most};
     auto link = c.scratch->floats(std::size_t(c.n));
     detail::neighbour_cosines(c, link);
     std::vector<char> alone = protected_rows(c);
@@ -46,7 +52,7 @@ struct AdjacentRuns {
     } else {
       const Index wanted = c.n - c.budget;
       std::vector<Index> links = usable_links(alone, c.n);
-      if (Index(links.size()) < wanted) {  // fewer of the most attended can stand alone
+      if (Index(links.size()) < wanted) {  // fewer of what a share protects can stand alone
         alone = protected_rows(c, wanted);
         links = usable_links(alone, c.n);
       }
@@ -71,7 +77,7 @@ struct AdjacentRuns {
       }
     }
     detail::add_losers(drop, losers);
-    if (by_budget) drop_the_rest(c, drop, pairs);
+    if (by_budget) drop_the_rest(c, alone, drop, pairs);
     return Done{};
   }
 
@@ -86,6 +92,11 @@ struct AdjacentRuns {
   }
 
  private:
+  /// Entries that guards and counts keep alone at most.
+  Index promised(const MergeCall& c) const {
+    return std::max(c.guards.sinks, c.shared_rows) +
+           std::max(c.guards.recent, recent.counted() ? recent.of(c.n) : 0) + (top.counted() ? top.of(c.n) : 0);
+  }
   static bool usable(const std::vector<char>& alone, Index i) {
     return !alone[std::size_t(i)] && !alone[std::size_t(i) + 1];
   }
@@ -108,20 +119,22 @@ struct AdjacentRuns {
     return least;
   }
 
-  /// Guarded, newest and most attended rows. With `wanted` > 0 of the newest and the most attended as many as leave that
-  /// many links.
+  /// Guarded, newest and most attended rows: 1, or 2 where a count says so. With `wanted` > 0, of those that a share protects
+  /// as many as leave that many links.
   std::vector<char> protected_rows(const MergeCall& c, Index wanted = 0) const {
     const Index n = c.n, base = of_budget && by_budget ? c.mean : n;
     const Index first = std::max(c.guards.sinks, c.shared_rows),
                 newest = std::max(c.guards.recent, recent.of(base));
     std::vector<char> alone(std::size_t(n), 0);
-    for (Index i = 0; i < n; ++i) alone[std::size_t(i)] = i < first || i >= n - newest;
+    for (Index i = 0; i < n; ++i)
+      alone[std::size_t(i)] = i >= n - newest && recent.counted() ? 2 : i < first || i >= n - newest;
     Index links = 0;
     for (Index i = 0; i + 1 < n; ++i) links += usable(alone, i);
     const auto around = [&](Index row) {  // links that the row has, or would have
       return Index(row > 0 && !alone[std::size_t(row) - 1]) + Index(row + 1 < n && !alone[std::size_t(row) + 1]);
     };
-    for (Index i = std::max<Index>(first, n - newest); i < n - c.guards.recent && links < wanted; ++i) {
+    for (Index i = std::max<Index>(first, n - newest);
+         !recent.counted() && i < n - c.guards.recent && links < wanted; ++i) {
       alone[std::size_t(i)] = 0;
       links += around(i);
     }
@@ -134,23 +147,25 @@ struct AdjacentRuns {
     });
     for (Index i = 0; i < chosen; ++i) {
       const Index row = order[std::size_t(i)];
+      if (top.counted() && alone[std::size_t(row)]) alone[std::size_t(row)] = 2;
       if (alone[std::size_t(row)]) continue;
-      if (wanted > 0 && links - around(row) < wanted) break;
+      if (!top.counted() && wanted > 0 && links - around(row) < wanted) break;
       links -= around(row);
-      alone[std::size_t(row)] = 1;
+      alone[std::size_t(row)] = top.counted() ? 2 : 1;
     }
     return alone;
   }
 
-  /// Lets the least attended unguarded entries go where runs alone do not meet the budget.
-  static void drop_the_rest(const MergeCall& c, std::vector<Index>& drop, std::vector<MergePair>& pairs) {
+  /// Lets the least attended entries go that no guard and no count keeps, where runs alone do not meet the budget.
+  static void drop_the_rest(const MergeCall& c, const std::vector<char>& alone, std::vector<Index>& drop,
+                            std::vector<MergePair>& pairs) {
     Index over = c.n - Index(drop.size()) - c.budget;
     if (over <= 0) return;
     std::vector<Index> rest;
     std::size_t d = 0;
     for (Index i = 0; i < c.n; ++i) {
       if (d < drop.size() && drop[d] == i) ++d;
-      else if (!c.guards.holds(i, c.n)) rest.push_back(i);
+      else if (!c.guards.holds(i, c.n) && alone[std::size_t(i)] != 2) rest.push_back(i);
     }
     over = std::min(over, Index(rest.size()));
     std::partial_sort(rest.begin(), rest.begin() + over, rest.end(), [&](Index a, Index b) {
