@@ -4,12 +4,12 @@
 // same flags on the same threads in between. `ratio` and `cpu_ratio` are medians of prefill over products.
 // step/<store>/depth:<n>/threads:1: one token at that depth; tokens_per_cpu_second.
 // Both need SmolLM2-135M-Instruct (cmake/model.sh) and are left out where it is not found.
+#include "kernels/heads.hpp"
 #include "measure.hpp"
 
 #include <kvist/cache/cache.hpp>
 #include <kvist/methods/full.hpp>
 #include <kvist/reference/transformer.hpp>
-#include <kvist/storage/store/dense.hpp>
 
 #include <cstdio>
 #include <memory>
@@ -50,16 +50,20 @@ std::shared_ptr<const Model> the_model() {
   return model;
 }
 
-template <Scalar T>
-using FullCache = Cache<methods::Full::Type, DenseStore<T>>;
-
-template <Scalar T>
-FullCache<T> full_cache(const Shape& shape) {
-  return *FullCache<T>::make(shape, methods::Full::Type(), [shape](int, int) {
-    std::vector<DenseStore<T>> one;
-    one.emplace_back(shape.dim_k, shape.dim_v);
+/// A cache that keeps everything, in stores that `make(head dimension)` gives.
+template <class Make>
+auto full_cache(const Shape& shape, Make make) {
+  using S = decltype(make(0));
+  return *Cache<methods::Full::Type, S>::make(shape, methods::Full::Type(), [shape, make](int, int) {
+    std::vector<S> one;
+    one.push_back(make(shape.dim_k));
     return one;
   });
+}
+
+template <Scalar T>
+DenseStore<T> dense(int d) {
+  return DenseStore<T>(d, d);
 }
 
 std::vector<Token> some_ids(Index n, int vocabulary) {
@@ -128,7 +132,7 @@ Counters prefill(Index n, int threads) {
   const std::vector<Token> ids = some_ids(n, model.config().vocabulary);
   std::vector<double> wall, cpu, alone_wall, alone_cpu, ratio, cpu_ratio;
   for (int r = 0; r < 4; ++r) {
-    FullCache<float> cache = full_cache<float>(model.shape());
+    auto cache = full_cache(model.shape(), dense<float>);
     const Took all = took([&] { benchmark::DoNotOptimize(bool(transformer.forward(ids, 0, cache))); });
     const Took alone = took([&] {
       for (int l = 0; l < model.shape().layers; ++l) products.run(pool);
@@ -150,12 +154,12 @@ Counters prefill(Index n, int threads) {
           {"tokens_per_second", double(n) / median(wall)}};
 }
 
-template <Scalar T>
-Counters step(Index depth) {
+template <class Make>
+Counters step(Index depth, Make make) {
   const Model& model = *the_model();
   ThreadPool pool(1);
   Transformer transformer(model, pool);
-  FullCache<T> cache = full_cache<T>(model.shape());
+  auto cache = full_cache(model.shape(), make);
   constexpr Index steps = 24;
   cache.reserve(depth + 8 * steps);
   const Shape shape = model.shape();
@@ -163,7 +167,9 @@ Counters step(Index depth) {
     const std::vector<float> k(std::size_t(depth) * std::size_t(shape.kv_heads * shape.dim_k), 0.1f);
     const std::vector<float> v(std::size_t(depth) * std::size_t(shape.kv_heads * shape.dim_v), 0.1f);
     for (int l = 0; l < shape.layers; ++l)
-      if (!cache.append(l, depth, k.data(), v.data(), 0)) return {};
+      if (!cache.append(l, depth, k.data(), v.data(), 0) ||
+          !cache.observe(l, {}, Clock{Phase::prefill, 0, depth}))
+        return {};
   }
   const std::vector<Token> ids = some_ids(8 * steps, model.config().vocabulary);
   std::vector<double> seconds;
@@ -186,8 +192,13 @@ Counters step(Index depth) {
     add("prefill/tokens:" + std::to_string(n) + "/threads:" + std::to_string(threads),
         [n = n, threads = threads] { return prefill(n, threads); });
   for (const Index depth : {0, 2048, 8000}) {
-    add("step/f32/depth:" + std::to_string(depth) + "/threads:1", [=] { return step<float>(depth); });
-    add("step/f16/depth:" + std::to_string(depth) + "/threads:1", [=] { return step<f16>(depth); });
+    const auto name = [depth](const std::string& store) {
+      return "step/" + store + "/depth:" + std::to_string(depth) + "/threads:1";
+    };
+    add(name("f32"), [=] { return step(depth, dense<float>); });
+    add(name("f16"), [=] { return step(depth, dense<f16>); });
+    for (const char* format : {"int8", "int4_128", "int4_32", "q8_0", "q4_0"})
+      add(name(format), [=] { return step(depth, [format](int d) { return packed_store(format, d); }); });
   }
   return true;
 }();

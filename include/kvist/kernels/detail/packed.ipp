@@ -135,57 +135,64 @@ struct Factors {
 };
 
 // Rounds x = a[g] * scale (n numbers, n a multiple of 16) for the dots, as numbers `from` and on of the set's vectors; the
-// minima's share goes to the bias. Step and bias are those of `slot`. All queries at once: each is a chain of waiting for
-// the largest, then for the sums, and chains side by side hide one another's waiting.
-template <bool Wide>
-KVIST_INLINE void fold_queries(const PackedLayout& layout, const float* a, std::ptrdiff_t stride, int G,
-                               const f16* scale, const f16* least, int n, int set, int from, int slot,
-                               Factors& out) {
-  constexpr int most_queries = PackedQuery::max_group;
+// minima's share goes to the bias. Step and bias are those of `slot`. All queries at once: scales and minima are widened
+// once, and each query is a chain of waiting for the largest, then for the sums; chains side by side hide that.
+template <bool Wide, int G>
+inline void fold_queries(const PackedLayout& layout, const float* a, std::ptrdiff_t stride, const f16* scale,
+                         const f16* least, int n, int set, int from, int slot, Factors& out) {
   constexpr float limit = Wide ? 127.0f * 255.0f + 127.0f : 127.0f;
   const float own = layout.bits == 8 ? float(dot_centre) : 0.0f, mean = middle(layout);
-  const F mean_left = set1(mean - layout.centre);
-  float inverse[most_queries], step[most_queries];
-  F bias[most_queries];
-  for (int g = 0; g < G; ++g) {
-    F top = zero(), x_sum = zero(), z = zero();
-    for (int c = 0; c < n; c += N) {
-      const F q = load(a + g * stride + c), y = mul(q, load(scale + c));
-      top = max(top, abs(y));
-      x_sum = add(x_sum, y);
-      if (least != nullptr) z = fma(q, load(least + c), z);
+  alignas(64) float scaled[G][widest];
+  F top[G], x_sum[G], z[G];
+  KVIST_UNROLL
+  for (int g = 0; g < G; ++g) top[g] = x_sum[g] = z[g] = zero();
+  for (int c = 0; c < n; c += N) {
+    const F s = load(scale + c), low = least != nullptr ? load(least + c) : zero();
+    KVIST_UNROLL
+    for (int g = 0; g < G; ++g) {
+      const F q = load(a + g * stride + c), y = mul(q, s);
+      store(scaled[g] + c, y);
+      top[g] = max(top[g], abs(y));
+      x_sum[g] = add(x_sum[g], y);
+      z[g] = fma(q, low, z[g]);
     }
-    const float most = reduce_max(top);
-    inverse[g] = most > 1e-30f ? limit / most : 0.0f;
-    step[g] = most * (1.0f / limit);
-    bias[g] = fma(x_sum, mean_left, z);
   }
+  float step[G];
+  F by[G], units[G];
+  KVIST_UNROLL
   for (int g = 0; g < G; ++g) {
-    std::int8_t *const high = out.code[0][set][g] + from, *const low = out.code[1][set][g] + from;
-    const F by = set1(inverse[g]);
-    F units = zero();
-    for (int c = 0; c < n; c += N) {
-      const F w = round_even(mul(mul(load(a + g * stride + c), load(scale + c)), by));
-      units = add(units, w);
+    const float most = reduce_max(top[g]);
+    by[g] = set1(most > 1e-30f ? limit / most : 0.0f);
+    step[g] = most * (1.0f / limit);
+    units[g] = zero();
+  }
+  for (int c = 0; c < n; c += N) {
+    KVIST_UNROLL
+    for (int g = 0; g < G; ++g) {
+      const F w = round_even(mul(load(scaled[g] + c), by[g]));
+      units[g] = add(units[g], w);
       if (Wide) {
         const F h = round_even(mul(w, set1(1.0f / 255.0f)));
-        store_bytes(high + c, h);
-        store_bytes(low + c, fnma(h, set1(255.0f), w));
+        store_bytes(out.code[0][set][g] + from + c, h);
+        store_bytes(out.code[1][set][g] + from + c, fnma(h, set1(255.0f), w));
       } else {
-        store_bytes(high + c, w);
+        store_bytes(out.code[0][set][g] + from + c, w);
       }
     }
+  }
+  KVIST_UNROLL
+  for (int g = 0; g < G; ++g) {
+    const F bias = fma(x_sum[g], set1(mean - layout.centre), z[g]);
     out.step[slot][g] = step[g];
-    out.bias[slot][g] = reduce_add(fma(units, set1(step[g] * (own - mean)), bias[g]));
+    out.bias[slot][g] = reduce_add(fma(units[g], set1(step[g] * (own - mean)), bias));
   }
 }
 
-KVIST_INLINE void fold(const PackedLayout& layout, const float* a, std::ptrdiff_t stride, int G,
-                       const f16* scale, const f16* least, int n, bool wide, int set, int from, int slot,
-                       Factors& out) {
-  if (wide) fold_queries<true>(layout, a, stride, G, scale, least, n, set, from, slot, out);
-  else fold_queries<false>(layout, a, stride, G, scale, least, n, set, from, slot, out);
-}
+using Fold = void (*)(const PackedLayout&, const float*, std::ptrdiff_t, const f16*, const f16*, int, int,
+                      int, int, Factors&);
+inline constexpr Fold fold_of[2][4] = {
+    {&fold_queries<false, 1>, &fold_queries<false, 2>, &fold_queries<false, 3>, &fold_queries<false, 4>},
+    {&fold_queries<true, 1>, &fold_queries<true, 2>, &fold_queries<true, 3>, &fold_queries<true, 4>}};
 
 // The two passes of 16-bit factors as one sum, in place: high [G, 64] = 255 * high + low.
 KVIST_INLINE void join(float* high, const float* low, int n) {
@@ -229,6 +236,7 @@ inline void channel_logits(const PackedLayout& layout, const std::uint8_t* page,
   const int per_half = layout.group >= 64 ? 1 : 64 / layout.group;  // groups of entries in half a page
   const std::ptrdiff_t quad_bytes = 64 * 4 * B / 8;
   const Dots run = pick_dots(B, G);
+  const Fold fold = fold_of[query.wide][G - 1];
   Factors f;
   alignas(64) float high[PackedQuery::max_group * 64], low[PackedQuery::max_group * 64];
   const int calls = registers / G >= 4 ? 16 / N : 32 / N;
@@ -239,7 +247,7 @@ inline void channel_logits(const PackedLayout& layout, const std::uint8_t* page,
       const f16* const scale = layout.scales(page) + set * layout.scale_row();
       const f16* const least = layout.minima ? layout.minimums(page) + set * layout.scale_row() : nullptr;
       for (int g = 0; g < G; ++g) pace.step();
-      fold(layout, query.q[0], widest, G, scale, least, padded, query.wide, s, 0, s, f);
+      fold(layout, query.q[0], widest, scale, least, padded, s, 0, s, f);
     }
     int set_of[4];
     for (int i = 0; i < 4; ++i) set_of[i] = layout.group >= 64 ? 0 : i * 16 / layout.group;
@@ -313,6 +321,7 @@ inline void value_sum(const PackedLayout& layout, const std::uint8_t* page, cons
   const int dim = layout.dim, blocks = (dim + 63) / 64, G = group, B = layout.bits, P = 8 / B;
   const int parts = wide ? 1 : 2, length = T / parts;
   const Dots run = pick_dots(B, G);
+  const Fold fold = fold_of[wide][G - 1];
   Factors f;
   alignas(64) float high[PackedQuery::max_group * 64], low[PackedQuery::max_group * 64];
   int held[4] = {-1, -1, -1, -1};  // which group of channels each of the four sets holds
@@ -329,7 +338,7 @@ inline void value_sum(const PackedLayout& layout, const std::uint8_t* page, cons
         const f16* const scale = layout.scales(page) + i * T + t;
         const f16* const least = layout.minima ? layout.minimums(page) + i * T + t : nullptr;
         for (int g = 0; g < G; ++g) pace.step();
-        fold(layout, w + t, stride, G, scale, least, length, wide, i % 4, t, i % 4 + 4 * part, f);
+        fold(layout, w + t, stride, scale, least, length, i % 4, t, i % 4 + 4 * part, f);
       }
     }
     // strips behind the last channel repeat its group: computed, never stored
