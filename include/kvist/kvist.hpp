@@ -68,9 +68,11 @@
 #include <kvist/policy/budget/budget.hpp>
 #include <kvist/policy/budget/head/even.hpp>
 #include <kvist/policy/budget/head/shared_heads.hpp>
+#include <kvist/policy/budget/head/table.hpp>
 #include <kvist/policy/budget/layer/cascade.hpp>
 #include <kvist/policy/budget/layer/ladder.hpp>
 #include <kvist/policy/budget/layer/softmax_of_variance.hpp>
+#include <kvist/policy/budget/layer/table.hpp>
 #include <kvist/policy/budget/layer/uniform.hpp>
 #include <kvist/policy/call.hpp>
 #include <kvist/policy/dispose/compensate.hpp>

@@ -112,8 +112,9 @@ struct LayerBudgetCall {
   Index least = 0;                  ///< budget from which on a layer's own guards fit in it, at most the mean
 };
 /// Splits the budget over layers. allocate() writes out[seen.size()]; `cascades` says whether layers budgeted before may
-/// be cut again: they are then re-selected from the scores of their own prefill. An optional `static constexpr bool whole =
-/// true` says that all layers must have been seen: nothing is then planned before the first decode step.
+/// be cut again: they are then re-selected from the scores of their own prefill. Optional members: `static constexpr bool whole
+/// = true` says that all layers must have been seen, and nothing is then planned before the first decode step;
+/// `validate(int layers) -> Status` is asked when a state is started, of the layers that are not skipped.
 template <class B>
 concept LayerBudget = Part<B> && B::role == Role::layer_budget&& requires(const B b, const LayerBudgetCall& call,
                                                                           std::span<Index> out) {
@@ -130,7 +131,7 @@ struct HeadBudgetCall {
   int layer = 0;
 };
 /// Splits a layer's budget over its heads: out[kv_heads], guards included, sum <= mean * heads. `even` says that all
-/// heads always get the same.
+/// heads always get the same. An optional `validate(const Shape&) -> Status` is asked when a state is started.
 template <class B>
 concept HeadBudget = Part<B> && B::role == Role::head_budget&& requires(const B b, const HeadBudgetCall& call,
                                                                         std::span<Index> out) {

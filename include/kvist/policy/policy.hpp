@@ -146,6 +146,10 @@ class Policy {
     for (const int l : settings.skip_layers)
       if (l < 0 || l >= shape.layers)
         return Error{Errc::bad_option, "skip_layers names a layer that the model lacks", shape.layers, l};
+    if constexpr (requires { layers.validate(shape.layers); })
+      if (Status s = layers.validate(int(st.compressed.size())); !s) return s.error();
+    if constexpr (requires { heads.validate(shape); })
+      if (Status s = heads.validate(shape); !s) return s.error();
     return st;
   }
 
