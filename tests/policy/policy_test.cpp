@@ -20,6 +20,16 @@ namespace {
 using ByNorm = Policy<KeyNorm>;
 using Sums = Policy<AccumulatedAttention, EveryStep>;
 
+/// Wants more queries than its wants() says.
+struct Choosy : AccumulatedAttention {
+  Wants wants() const { return {Needs::queries, {}, 8}; }
+  template <Head H>
+  Status observe(const HeadContext<H>& c, std::span<Entry>, PerHead&) const {
+    if (c.seen.queries.w < 8) return Error{Errc::missing_evidence, "wants 8 queries", 8, c.seen.queries.w};
+    return Done{};
+  }
+};
+
 SmallLayer random_layer(const Shape& shape, Index n, std::uint64_t seed = 5) {
   SmallLayer layer(shape);
   Random random(seed);
@@ -300,6 +310,25 @@ TEST_CASE("What a policy wants is its signal's, and more where losses are counte
   sums.settings.tolerance = 0.1f;
   CHECK(any(sums.wants().prefill & Needs::column_sums));
   CHECK(any(sums.wants().prefill & Needs::rows));
+}
+
+TEST_CASE("A signal that refuses its evidence leaves the state as it was", "[policy][Policy]") {
+  const Policy<Choosy> policy;
+  auto state = *policy.start(shape);
+  SmallLayer layer = random_layer(shape, 30);
+  Random random(1);
+  layer.give_random_evidence(2, random);
+  std::vector<Plan> plans;
+  const Status refused = ask(policy, state, layer, prompt_clock(12), plans);
+  REQUIRE(!refused);
+  CHECK(refused.error().code == Errc::missing_evidence);
+  CHECK(state.layers[0].tokens == 0);
+  CHECK(state.layers[0].stat.tokens == 0);
+  for (const auto& head : state.layers[0].heads) CHECK(head.entries.empty());
+  // Asked again with what it wants, all entries count once.
+  layer.give_random_evidence(8, random);
+  REQUIRE(ask(policy, state, layer, prompt_clock(12), plans));
+  CHECK(state.layers[0].tokens == 30);
 }
 
 TEST_CASE("Records leave with entries that are taken back or dropped, and not with others",

@@ -189,7 +189,8 @@ class Policy {
   }
 
   /// Folds the evidence of one call into the records of one layer.
-  /// Fails with: missing_evidence, bad_shape; nothing has changed then.
+  /// Fails with: missing_evidence, bad_shape; nothing has changed then, but that heads before one whose evidence the signal
+  /// itself refuses have folded theirs.
   template <LayerView L>
   Status observe(const LayerCall<L>& call, State& st) const {
     if (Status s = check_call(call, st); !s) return s;
@@ -197,17 +198,20 @@ class Policy {
     Index added = 0;
     for (int h = 0; h < st.shape.kv_heads; ++h)
       added = std::max(added, call.view.head(h).size() - Index(layer.heads[std::size_t(h)].entries.size()));
-    layer.tokens += added;
     for (int h = 0; h < st.shape.kv_heads; ++h) {
       auto& mine = layer.heads[std::size_t(h)];
       const auto& head = call.view.head(h);
+      const std::size_t before = mine.entries.size();
       mine.entries.resize(std::size_t(head.size()));
-      if (keeps_fates()) mine.fates.resize(std::size_t(head.size()));
-      if (head.size() == 0) continue;
       if constexpr (requires { signal.observe(context(call, st, h, head), std::span(mine.entries), mine.own); })
-        if (Status s = signal.observe(context(call, st, h, head), std::span(mine.entries), mine.own); !s)
-          return s;
+        if (head.size() > 0)
+          if (Status s = signal.observe(context(call, st, h, head), std::span(mine.entries), mine.own); !s) {
+            mine.entries.resize(before);
+            return s;
+          }
+      if (keeps_fates()) mine.fates.resize(std::size_t(head.size()));
     }
+    layer.tokens += added;
     if (call.now.phase == Phase::prefill) {
       layer.stat = stat_of(layer);
       if (!LayersPart::cascades) layer.budget = -1;  // its share is settled anew from what this prompt said
