@@ -235,6 +235,21 @@ TEST_CASE("merge=values is kvpress's formula", "[methods][merge]") {
   }
 }
 
+TEST_CASE("merge= is listed where it has a place, and there alone", "[methods][merge]") {
+  int listed = 0, unlisted = 0;
+  for (const methods::Entry& e : methods::registry()) {
+    if (!e.evicts) continue;
+    const bool lists =
+        std::any_of(e.options.begin(), e.options.end(), [](const auto& o) { return o.name == "merge"; });
+    ++(lists ? listed : unlisted);
+    INFO(e.info.name);
+    const auto state = policy_of(e.info.name + std::string(":merge=nearest")).start(Shape{3, 2, 2, 8, 8});
+    CHECK(bool(state) == lists);
+  }
+  CHECK(listed > 10);
+  CHECK(unlisted == 7);
+}
+
 TEST_CASE("merge= says where it has no place", "[methods][merge]") {
   const Shape shape{2, 2, 2, 8, 8};
   for (const char* const text :

@@ -28,6 +28,9 @@ struct CAKEOptions {
 /// decoding, so that decode scores differ. It also keeps a prompt whole up to budget + window entries; here
 /// the budget holds from the first call. total=official shares out as its code does, once, even where a layer
 /// then gets more than it can hold.
+///
+/// It has no merge=: an earlier layer is cut again from its scores alone, when the keys that a merge would average are
+/// no longer at hand.
 /// Source: Qin et al. 2025, arXiv 2503.12491; official code antgroup/cakekv, cake/cake_cache.py.
 struct CAKE {
   static constexpr MethodInfo info{

@@ -100,9 +100,11 @@ Entry policy_entry() {
     ListOptions more;
     CommonOptions::fields(more, common);
     for (OptionInfo& o : more.out) {
-      bool own = false;
-      for (const OptionInfo& mine : list.out) own = own || mine.name == o.name;
-      if (!own) list.out.push_back(std::move(o));
+      bool known = false;
+      for (const OptionInfo& mine : list.out) known = known || mine.name == o.name;
+      if constexpr (requires { M::Type::can_merge(); })
+        known = known || (o.name == "merge" && !M::Type::can_merge());  // any value but none is an Error
+      if (!known) list.out.push_back(std::move(o));
     }
   }
   return {M::info, std::move(list.out), evicts<M>(), false, &make_policy<M>};

@@ -170,6 +170,8 @@ class Policy {
     return settings.merge == Fold::none ? unsigned(DisposePart::makes) : drops | blends;
   }
   static constexpr bool compact() { return PositionsPart::compact; }
+  /// Is there a place for settings.merge? What is dropped has none elsewhere, and its keys must be at hand.
+  static constexpr bool can_merge() { return std::same_as<DisposePart, Drop> && !LayersPart::cascades; }
   /// Does the disposition decide by itself how many entries stay, so that no budget is needed?
   bool free_size() const {
     if constexpr (requires { dispose.free_size(); }) return dispose.free_size();
