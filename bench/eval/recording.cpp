@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 namespace kvist_eval {
 
@@ -221,41 +222,25 @@ Outcome<AnyCache> whole(Engine& engine, const Recording& prompt, const m::StoreF
   return *std::move(cache);
 }
 
-Outcome<Prepared> prepare(Engine& engine, const Recording& prompt, const Contestant& who, Index question,
-                          std::shared_ptr<const kvist::ScoresByPosition> masses, bool stepping) {
-  auto made = who.make(question);
-  if (!made) return made.failure();
-  if (who.oracle)
-    made->policy = kvist::AnyPolicy(m::Oracle::make(std::move(masses), made->policy.settings()));
-  const kvist::Shape& s = engine.shape();
-  const Index n = prompt.size(), context = n - question;
-  double entry_bytes = 0;
-  if (who.spec.budget.kind == kvist::Budget::Kind::bytes) {
-    auto all = whole(engine, prompt, made->stores);
-    if (!all) return all.failure();
-    entry_bytes = double(all->bytes()) / (double(n) * s.layers * s.kv_heads);
-  }
-  Index budget = 0;
-  if (who.evicts && who.spec.budget.kind != kvist::Budget::Kind::none) {
-    budget = who.spec.budget.entries(context, entry_bytes, s.layers * s.kv_heads);
-    if (budget < 1)
-      return failed(
-          fmt::format("the budget of '{}' leaves no entry of a prompt of {} tokens", who.text, context));
-    budget += question;
-  }
-  auto cache = empty_cache(engine, made->policy, made->stores);
+namespace {
+
+/// The policy at the end of the prompt with a budget of that many entries a head (0: none).
+Outcome<Prepared> prepare_with(Engine& engine, const Recording& prompt, const Contestant& who,
+                               const m::MadeSpec& made, Index budget, bool stepping) {
+  const Index n = prompt.size();
+  auto cache = empty_cache(engine, made.policy, made.stores);
   if (!cache) return cache.failure();
   Prepared out{*std::move(cache), budget, 0, 0};
 
-  const Index first = first_event(made->policy, n, budget);
+  const Index first = first_event(made.policy, n, budget);
   if (stepping && who.evicts && first < 0 && n > budget)
     return failed(
         fmt::format("'{}' evicts for the first time more than {} steps after its prompt of {} tokens: it "
                     "would keep everything",
                     who.text, n, n));
   const Index period = stepping ? std::max<Index>(first, 0) : 0;
-  const bool alone = made->policy.compact() || period > 0 ||
-                     (prompt.chunks.size() > 1 && due_between_chunks(made->policy, n, budget));
+  const bool alone = made.policy.compact() || period > 0 ||
+                     (prompt.chunks.size() > 1 && due_between_chunks(made.policy, n, budget));
   if (!alone) {
     if (auto done = replay(engine, prompt, out.cache, budget, out.seconds); !done) return done.failure();
     return out;
@@ -284,6 +269,60 @@ Outcome<Prepared> prepare(Engine& engine, const Recording& prompt, const Contest
   }
   out.seconds = eval.seconds();
   return out;
+}
+
+}  // namespace
+
+Outcome<Prepared> prepare(Engine& engine, const Recording& prompt, const Contestant& who, Index question,
+                          std::shared_ptr<const kvist::ScoresByPosition> masses, bool stepping) {
+  auto made = who.make(question);
+  if (!made) return made.failure();
+  if (who.oracle)
+    made->policy = kvist::AnyPolicy(m::Oracle::make(std::move(masses), made->policy.settings()));
+  const kvist::Budget& asked = who.spec.budget;
+  if (!who.evicts || asked.kind == kvist::Budget::Kind::none)
+    return prepare_with(engine, prompt, who, *made, 0, stepping);
+  const bool in_bytes = asked.kind == kvist::Budget::Kind::bytes;
+  const Index n = prompt.size(), context = n - question;
+  const int heads = engine.shape().layers * engine.shape().kv_heads;
+  double entry_bytes = 0;
+  if (in_bytes) {
+    auto all = whole(engine, prompt, made->stores);
+    if (!all) return all.failure();
+    entry_bytes = double(all->bytes()) / (double(n) * heads);
+  }
+  const Index entries = asked.entries(context, entry_bytes, heads);
+  if (entries < 1)
+    return failed(fmt::format("the budget of '{}' leaves no entry of a prompt of {} tokens", who.text, context));
+  auto first = prepare_with(engine, prompt, who, *made, entries + question, stepping);
+  if (!first || !in_bytes) return first;
+
+  // Exact windows, pages, tiers and layers left whole have their own price: the most entries whose cache fits are looked for,
+  // until one takes 95 % of the budget. The question is on top.
+  const double most = asked.value + entry_bytes * heads * question;
+  double bytes = double(first->cache.bytes());
+  const bool left_whole = !stepping && first_event(made->policy, n, entries + question) != 0;
+  if ((bytes <= most && entries >= context) || left_whole) return first;
+  Index low = 0, high = context;  // low fits or is fewer than the policy takes, high does not fit
+  Index guess = entries;
+  std::optional<Prepared> best;
+  for (auto next = std::move(first);;
+       next = prepare_with(engine, prompt, who, *made, guess + question, stepping)) {
+    if (next && double(next->cache.bytes()) > most) {
+      high = std::min(guess, context);
+      bytes = double(next->cache.bytes());
+    } else {
+      low = guess;
+      if (next) best.emplace(*std::move(next));
+    }
+    if (high - low <= 1 || (best && double(best->cache.bytes()) >= 0.95 * most)) break;
+    guess = std::clamp(best ? low + (high - low) / 2 : Index(double(high) * most / bytes), low + 1, high - 1);
+  }
+  if (best) return *std::move(best);
+  return failed(
+      fmt::format("the budget of '{}' cannot be met: the cache takes {:.0f} bytes at {} entries a head, the "
+                  "fewest that the policy takes",
+                  who.text, bytes, high));
 }
 
 }  // namespace kvist_eval

@@ -61,7 +61,8 @@ struct Prepared {
 /// Brings a contestant to the end of the recorded prompt. The last `question` tokens are kept on top of the
 /// budget. Policies that leave a prompt whole, that evict between its chunks, or that renumber positions run
 /// it themselves. `masses`: what the oracle keeps. `stepping` false: a prompt left whole stays so
-/// (decode=live).
+/// (decode=live). A budget in bytes becomes the most entries whose cache holds no more, up to 5 % of it; fails where there
+/// are none.
 Outcome<Prepared> prepare(Engine& engine, const Recording& prompt, const Contestant& who, Index question,
                           std::shared_ptr<const kvist::ScoresByPosition> masses = {}, bool stepping = true);
 

@@ -288,6 +288,40 @@ TEST_CASE("A budget in bytes is what is stored", "[tool][run]") {
         Approx(d["results"][1]["kept_fraction"].as_double()).epsilon(0.05));
 }
 
+TEST_CASE("A budget in bytes holds with pages, exact windows, tiers and whole layers, or the row is an error",
+          "[tool][run]") {
+  const Folder f;
+  struct Fits {
+    const char* policy;
+    double bytes, least;  ///< pages of 128 rows and tiers are steps
+  };
+  const Fits fits[] = {{"SnapKV:budget=100kB,window=8+int8", 100e3, 60e3},
+                       {"SnapKV:budget=60kB,window=8+KIVI:bits=4", 60e3, 57e3},
+                       {"SnapKV:budget=100kB,window=8+KIVI:bits=4,group=32,residual=32", 100e3, 95e3},
+                       {"MiKV:budget=200kB", 200e3, 100e3},
+                       {"StreamingLLM:budget=150kB+MiniCache:start=0", 150e3, 120e3},
+                       {"SnapKV:budget=300kB,skip_layers=1,window=8", 300e3, 280e3},
+                       {"H2O:budget=100kB+q8_0", 100e3, 60e3}};
+  const char* const too_little[] = {"SnapKV:budget=60kB+KIVI:bits=4", "MiKV:budget=60kB"};
+  std::string command = std::string(small) + "--task fidelity --json r.json";
+  for (const Fits& x : fits) command += std::string(" --policy ") + x.policy;
+  for (const char* const x : too_little) command += std::string(" --policy ") + x;
+  REQUIRE(tool(f, command).status == 0);
+  const Json d = f.json("r.json");
+  for (const Fits& x : fits) {
+    INFO(x.policy);
+    const Json& r = row(d, x.policy);
+    REQUIRE(r["status"].as_string() == "ok");
+    CHECK(r["bytes"].as_double() <= x.bytes);
+    CHECK(r["bytes"].as_double() >= x.least);
+  }
+  for (const char* const x : too_little) {
+    INFO(x);
+    CHECK(row(d, x)["status"].as_string() == "error");
+    CHECK(row(d, x)["error"].as_string().find("cannot be met: the cache takes ") != std::string_view::npos);
+  }
+}
+
 TEST_CASE("Too little text says how many windows fit", "[tool][run]") {
   const Folder f;
   std::string text;
