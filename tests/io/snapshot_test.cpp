@@ -83,12 +83,15 @@ TEST_CASE("A cache of every store comes back from a snapshot and goes on as if i
           "[io][snapshot]") {
   for (const methods::Entry& e : methods::registry()) {
     if (!e.store || std::string_view(e.info.name) == "rotated") continue;
-    comes_back(e.info.name);
-    comes_back(std::string("H2O+") + e.info.name);
+    const std::string name =
+        std::string(e.info.name) + (std::string_view(e.info.name) == "MiniCache" ? ":start=0" : "");
+    comes_back(name);  // of two layers, so that those that share are a pair
+    comes_back("H2O+" + name);
   }
   for (const char* spec : {"rotated(int8)", "H2O+rotated(q4_0)", "KIVI:bits=4,group=32,residual=32",
                            "H2O+KIVI:bits=2,group=16,residual=32", "H2O+KIVI:bits=3,group=16,residual=16",
                            "int_token:bits=4,group=32,outliers=2", "KIVI:k_bits=16,v_bits=8,residual=0",
+                           "MiniCache:start=0+int8", "H2O+MiniCache:start=0+KIVI:bits=4,group=16,residual=32",
                            "MiKV:high=f16", "MiKV:high=int8,bits=3", "MiKV:high=f32,balance=no"})
     comes_back(spec);
 }
@@ -102,7 +105,8 @@ TEST_CASE("A snapshot holds what every policy remembers", "[io][snapshot]") {
 }
 
 TEST_CASE("Room that was reserved, and room that was left, come back", "[io][snapshot]") {
-  for (const char* spec : {"f32", "int8", "KIVI:bits=4", "MiKV", "q8_0", "rotated(int8)"}) {
+  for (const char* spec :
+       {"f32", "int8", "KIVI:bits=4", "MiKV", "q8_0", "rotated(int8)", "MiniCache:start=0+f16"}) {
     INFO(spec);
     DrivenCache run(*DrivenCache::empty(spec, shape), budget, 5);
     run.cache.reserve(700);

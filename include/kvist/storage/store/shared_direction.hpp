@@ -86,9 +86,8 @@ class DirectionPair {
     chosen_.reserve(std::size_t(slack + 2));
     for (int w = 0; w < 2; ++w) {
       rows_[w].reserve(std::size_t(slack + 2) * std::size_t(d_[w]));
-      const std::size_t kept = std::size_t(std::min(1.0, 2 * options_.gamma) * n) + 8;
-      kept_[w].at.reserve(kept);
-      for (auto& r : kept_[w].rows) r.reserve(kept * std::size_t(d_[w]));
+      kept_[w].at.reserve(room_for_kept());
+      for (auto& r : kept_[w].rows) r.reserve(room_for_kept() * std::size_t(d_[w]));
     }
   }
 
@@ -394,6 +393,10 @@ class DirectionPair {
     fit(s.id, keep);
     for (int w = 0; w < 2; ++w) fit(s.wait[w], keep * std::size_t(d_[w]));
   }
+  /// Retained rows that reserve() makes room for.
+  std::size_t room_for_kept() const {
+    return reserved_ == 0 ? 0 : std::size_t(std::min(1.0, 2 * options_.gamma) * reserved_) + 8;
+  }
   static void tighten(Kept& kept) {
     kept.at.shrink_to_fit();
     for (auto& r : kept.rows) r.shrink_to_fit();
@@ -500,6 +503,11 @@ class DirectionPair {
       }
       kept.at.resize(to);
       for (auto& rows_of : kept.rows) rows_of.resize(to * std::size_t(d_[w]));
+      if (kept.at.capacity() > std::max(to, room_for_kept()) + 64) {
+        tighten(kept);
+        kept.at.reserve(room_for_kept());
+        for (auto& rows_of : kept.rows) rows_of.reserve(room_for_kept() * std::size_t(d_[w]));
+      }
     }
     slots_ -= Index(gone.size());
   }
