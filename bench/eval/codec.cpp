@@ -33,7 +33,7 @@ constexpr const char* codec_names =
 
 /// The codec that a SPEC names: NAME, NAME:option=value,... or ADAPTER(SPEC):option=value,...
 Outcome<AnyCodec> codec_of(std::string_view text, int depth = 0) {
-  if (depth > 8) return failed("codec adapters are nested more than eight deep");
+  if (depth > 8) return usage("codec adapters are nested more than eight deep");
   const auto close = text.rfind(')');
   const bool adapter = text.find('(') < text.find(':') && close != text.npos;
   const std::size_t colon = text.find(':', adapter ? close : 0);
@@ -43,13 +43,13 @@ Outcome<AnyCodec> codec_of(std::string_view text, int depth = 0) {
     for (const std::string_view option : m::detail::split(text.substr(colon + 1), ',')) {
       const std::size_t equals = option.find('=');
       if (equals == option.npos || equals == 0)
-        return failed(fmt::format("codec '{}': '{}' is not option=value", text, option));
+        return usage(fmt::format("codec '{}': '{}' is not option=value", text, option));
       given.emplace_back(std::string(option.substr(0, equals)), std::string(option.substr(equals + 1)));
     }
   m::ReadOptions read(given);
   const auto made = [&](AnyCodec codec) -> Outcome<AnyCodec> {
     if (const std::string fault = read.fault(); !fault.empty())
-      return failed(fmt::format("codec '{}': {}", text, fault));
+      return usage(fmt::format("codec '{}': {}", text, fault));
     return codec;
   };
   if (adapter) {
@@ -83,7 +83,7 @@ Outcome<AnyCodec> codec_of(std::string_view text, int depth = 0) {
     if (head == "fp8_e4m3") return made(kvist::Fp8<kvist::E4M3>{});
     if (head == "fp8_e5m2") return made(kvist::Fp8<kvist::E5M2>{});
   }
-  return failed(fmt::format("unknown codec '{}'; the names are {}", head, codec_names));
+  return usage(fmt::format("unknown codec '{}'; the names are {}", head, codec_names));
 }
 
 Outcome<Good> run(const Args& args, const std::string&) {
@@ -103,7 +103,7 @@ Outcome<Good> run(const Args& args, const std::string&) {
     if (!std::isfinite(v))
       return failed(fmt::format("--rows '{}' holds a value that is no number", args.text("rows")));
   if (const auto ok = codec->validate(int(d)); !ok)
-    return failed(fmt::format("codec '{}'", args.text("codec")), ok.error());
+    return usage(fmt::format("codec '{}': {}", args.text("codec"), ok.error()));
 
   // Groups along the tokens end with the matrix [tokens, d] that they lie in.
   std::vector<float> decoded(x.size());
