@@ -99,6 +99,9 @@ Outcome<Good> run(const Args& args, const std::string& command_line) {
   auto who = contestants(specs, budgets);
   if (!who) return who.failure();
   s.contestants = *std::move(who);
+  for (const char* const file : {"json", "html"})
+    if (args.text(file) == "-")
+      return usage(fmt::format("run --{} wants a file: the table goes to standard output", file));
 
   const char* const isa = announce_isa();
   auto text = find_text(args.text("text"));

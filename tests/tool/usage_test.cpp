@@ -62,6 +62,9 @@ TEST_CASE("A word that is not known is a usage error that lists the valid ones",
   wrong("run --policy SnapKV --budget 0", "a share such as 20%");
   wrong("run --policy full:budget=20%", "keeps everything");
   wrong("run --policy f16+f32", "two stores");
+  wrong("run --model tiny --policy full --json -",
+        "run --json wants a file: the table goes to standard output");
+  wrong("run --model tiny --policy full --html -", "run --html wants a file");
   wrong("list --json", "--json wants FILE");
   wrong("logits --model tiny", "give one of --ids FILE and --text FILE");
   wrong("logits --model tiny --ids a --text b", "give one of");
