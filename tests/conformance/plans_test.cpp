@@ -3,6 +3,8 @@
 #include "conformance/laws.hpp"
 #include "conformance/wrong_policies.hpp"
 
+#include <cstdlib>
+
 using namespace kvist;
 using namespace kvist::test;
 
@@ -25,12 +27,22 @@ Verdict converse(Drive& d, F&& between) {
   return {};
 }
 
+/// Entries that the subject's guarded form promises: by its SPEC's own counts, else those on trial.
+Guards promised(const Subject& s) {
+  const auto count = [&](const std::string& option) {
+    const std::size_t at = s.name.find(option + "=");
+    return at == s.name.npos ? -1 : Index(std::atoi(s.name.c_str() + at + option.size() + 1));
+  };
+  const Index sinks = count("sinks"), recent = exempt(s.name, "counts") ? 0 : count("recent");
+  if (sinks < 0 && recent < 0) return trial_guards;
+  return {std::max<Index>(sinks, 0), std::max<Index>(recent, 0)};
+}
+
 Verdict guarded_with(const Subject& s, const Setup& setup, Data data) {
   auto d = Drive::start(s.guarded, setup, data);
   if (!d) return error("start", d.error());
   d->budget = 48;
-  const bool own = s.name.find("sinks=") != s.name.npos || s.name.find("recent=") != s.name.npos;
-  d->guards = own ? Guards{} : trial_guards;
+  d->guards = promised(s);
   if (Verdict v = converse(*d, [](const char*) { return Verdict{}; }); !v.ok) return v;
   if (d->evictions == 0) return Verdict::no("nothing was ever given up");
   return {};
@@ -131,6 +143,20 @@ TEST_CASE("Guards survive infinite scores", "[conformance][guards]") { hold(keep
 TEST_CASE("A guard made of a maximum score is caught", "[conformance][guards][wrong]") {
   bites(keeps_guards_in_ties, wrong::GuardsByScore{}, wrong::right_recency());
   bites(keeps_guards_with_nan, wrong::GuardsByScore{}, wrong::right_recency());
+}
+
+TEST_CASE("A guard made of a bonus on the score is caught", "[conformance][guards][wrong]") {
+  bites(keeps_guards_with_infinities, wrong::GuardsByScore{true}, wrong::right_recency());
+}
+TEST_CASE("A guarded entry that leaves is caught", "[conformance][guards][wrong]") {
+  bites(keeps_guards, wrong::DropsFirst{}, wrong::right_recency());
+}
+TEST_CASE("Fewer guarded entries than a SPEC counts are caught", "[conformance][guards][wrong]") {
+  const AnyPolicy policy = wrong::right_recency();  // guards 3 and 5
+  for (const Setup& setup : setups()) {
+    CHECK(keeps_guards({"newest:sinks=3,recent=5", policy, policy, true}, setup).ok);
+    CHECK_FALSE(keeps_guards({"newest:sinks=4", policy, policy, true}, setup).ok);
+  }
 }
 
 TEST_CASE("No policy exceeds its budget, and those that can meet it exactly", "[conformance][budget]") {

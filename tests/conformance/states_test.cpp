@@ -5,6 +5,7 @@
 
 #include "conformance/laws.hpp"
 #include "conformance/wrong_policies.hpp"
+#include "support/driven_cache.hpp"
 
 using namespace kvist;
 using namespace kvist::test;
@@ -56,6 +57,40 @@ Verdict repeats(const Subject& s, const Setup& setup) {
     KVIST_STEP("going on", go_on(*again));
     if (Verdict v = same_end(*first, *again, end_calls + 1, "another run keeps other entries"); !v.ok)
       return v;
+  }
+  return {};
+}
+
+/// A cache gives the same outputs and holds the same entries on any number of threads: its heads run at once, also where
+/// layers wait for each other.
+Verdict repeats_in_a_cache(const Subject& s, const Setup& setup) {
+  if (setup.paged || setup.ragged) return {};  // the cache's memory is its own
+  const Shape& shape = setup.shape;
+  const RopeTable rope = RopeTable::standard(shape.dim_k, 10000, RopePairs::half_split);
+  const methods::StoreFactory stores = methods::ExactF32::make({}).value();
+  std::vector<float> out;
+  std::vector<std::vector<Pos>> held;
+  for (const int threads : {1, 1, 4}) {
+    auto made = AnyCache::make(
+        shape, s.policy, [&](int l, int h) { return stores(shape, l, h); }, &rope);
+    if (!made) return error("the cache", made.error());
+    DrivenCache run(std::move(*made), 48, 11);
+    ThreadPool pool(threads);
+    KVIST_STEP("prompt", run.prompt(96));
+    KVIST_STEP("steps", run.steps(13, pool));
+    KVIST_STEP("second turn", run.prompt(40));
+    KVIST_STEP("steps", run.steps(3, pool));
+    std::vector<std::vector<Pos>> now;
+    for (int l = 0; l < shape.layers; ++l)
+      for (int h = 0; h < shape.kv_heads; ++h) {
+        const auto pos = run.cache.head(l, h).tier(0).pos;
+        now.emplace_back(pos.begin(), pos.end());
+      }
+    if (out.empty()) out = run.out, held = now;
+    if (now != held)
+      return Verdict::no("a cache on " + std::to_string(threads) + " threads keeps other entries");
+    if (run.out != out)
+      return Verdict::no("a cache on " + std::to_string(threads) + " threads gives other outputs");
   }
   return {};
 }
@@ -186,6 +221,22 @@ Verdict records_follow(const Subject& s, const Setup& setup) {
 TEST_CASE("Runs repeat, on any number of threads", "[conformance][determinism]") { hold(repeats); }
 TEST_CASE("A generator that all runs share is caught", "[conformance][determinism][wrong]") {
   bites(repeats, wrong::restless(), wrong::right_records());
+}
+
+TEST_CASE("Runs repeat in a cache on any number of threads where layers come in order",
+          "[conformance][determinism]") {
+  int asked = 0;
+  for (const Subject& s : subjects()) {
+    if (!s.evicts || !s.policy.in_order()) continue;
+    ++asked;
+    for (const Setup& setup : setups()) {
+      const Verdict v = repeats_in_a_cache(s, setup);
+      INFO(s.name << " on " << setup.name << ": " << v.why);
+      CHECK(v.ok);
+    }
+  }
+  CHECK(asked > 0);
+  bites(repeats_in_a_cache, wrong::restless(), wrong::right_records());
 }
 
 TEST_CASE("Branches leave their origin alone", "[conformance][clone]") { hold(branches); }

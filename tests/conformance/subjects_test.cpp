@@ -77,6 +77,7 @@ constexpr Exemption exemptions[] = {
     {"D2O", "unlearn", "sums of attention cannot be taken apart: an engine observes what it has accepted"},
     {"D2O:weights=normalised,total=official", "exact", "the published code rounds each layer's parts down"},
     {"D2O:heavy=16,recent=32", "full", "its two counts add up to another budget"},
+    {"D2O:heavy=16,recent=32", "counts", "its two counts are parts of each layer's own budget"},
     {"LazyEviction", "unlearn", "the last hit and the longest gap are kept, not the hits before them"},
     {"RKV", "unlearn", "remembers its window's queries only: the oldest went for those that were taken back"},
     {"Scissorhands:batch=4,history=16", "unlearn",

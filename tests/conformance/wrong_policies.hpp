@@ -19,9 +19,11 @@ using Newest = Policy<Recency, KeepEnds, EveryStep>;
 inline Newest newest() { return Newest(KeepEnds{guards.sinks, guards.recent}); }
 inline AnyPolicy right_recency() { return newest(); }
 
-/// Guards get the largest score instead of a mask: no use among ties, and none beside a NaN.
+/// Guards get the largest score instead of a mask: no use among ties, and none beside a NaN. Or a bonus on their own score:
+/// none where that is -infinity.
 struct GuardsByScore : Newest {
-  GuardsByScore() : Newest(newest()) {}
+  bool bonus = false;
+  explicit GuardsByScore(bool b = false) : Newest(newest()), bonus(b) {}
   template <LayerView L>
   Status plan(const LayerCall<L>& call, State& st, std::vector<Plan>& out) const {
     if (Status s = Newest::plan(call, st, out); !s) return s;
@@ -32,7 +34,7 @@ struct GuardsByScore : Newest {
       float most = score[0];
       for (const float x : score) most = x > most || x != x ? x : most;
       for (Index i = 0; i < head.size(); ++i)
-        if (guards.holds(i, head.size())) score[std::size_t(i)] = most;
+        if (guards.holds(i, head.size())) score[std::size_t(i)] = bonus ? score[std::size_t(i)] + 1e6f : most;
       auto& drop = out.back().heads[h].drop;
       const std::size_t losers = drop.size();
       drop.clear();

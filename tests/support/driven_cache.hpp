@@ -64,7 +64,9 @@ class DrivenCache {
   }
 
   /// n decode steps; the outputs of all layers follow one another in `out`.
-  Status steps(Index n) {
+  Status steps(Index n) { return steps(n, serial_); }
+  template <Executor E>
+  Status steps(Index n, E& executor) {
     const int d = shape_.dim_k;
     for (Index t = 0; t < n; ++t) {
       ++step_;
@@ -75,7 +77,7 @@ class DrivenCache {
         if (Status s = cache.append(l, 1, k.data(), v.data(), pos); !s) return s;
         const std::size_t at = out.size();
         out.resize(at + std::size_t(shape_.q_heads * shape_.dim_v));
-        if (Status s = cache.attend(l, q.data(), 0.2f, out.data() + at, serial_); !s) return s;
+        if (Status s = cache.attend(l, q.data(), 0.2f, out.data() + at, executor); !s) return s;
         if (Status s = cache.step(l, {Phase::decode, step_, 0, budget_, true}); !s) return s;
       }
     }
