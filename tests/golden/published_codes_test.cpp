@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Eviction methods against what their published code keeps of the same recorded tensors: 512 prompt tokens and 16 decode
 // steps of a real model, in the layout with 9 heads (keys repeated, as most codes have it) and with 3 KV heads.
+#include <kvist/cache/cache.hpp>
 #include <kvist/io/file.hpp>
 #include <kvist/io/json.hpp>
 #include <kvist/methods/adakv.hpp>
@@ -10,6 +11,7 @@
 #include <kvist/methods/snapkv.hpp>
 #include <kvist/methods/streaming_llm.hpp>
 #include <kvist/methods/tova.hpp>
+#include <kvist/storage/store/dense.hpp>
 
 #include "support/recorded.hpp"
 
@@ -294,7 +296,7 @@ TEST_CASE("StreamingLLM holds the positions that its published code holds", "[go
   for (const Json& c : all["cases"].elements()) {
     const std::string name(c["case"].as_string());
     if (name.rfind("call", 0) != 0)
-      continue;  // "space" makes room before a chunk arrives; "shift" is attention
+      continue;  // "make_room" does so before a chunk arrives; "posshift" is attention, below
     const Json& p = c["parameters"];
     const Tensor want = recorded("official/streamingllm/" + name);
     const Index sinks = Index(p["start_size"].as_int());
@@ -310,4 +312,63 @@ TEST_CASE("StreamingLLM holds the positions that its published code holds", "[go
       CHECK(layer.pos[0] == want.positions(event++));
     }
   }
+}
+
+TEST_CASE("StreamingLLM's renumbered positions give the attention of its published code",
+          "[golden][StreamingLLM]") {
+  if (!have_recorded("official/streamingllm")) KVIST_SKIP("reference values of streamingllm");
+  const Json all = manifest("streamingllm");
+  int compared = 0;
+  for (const Json& c : all["cases"].elements()) {
+    const std::string name(c["case"].as_string());
+    if (name.rfind("posshift", 0) != 0) continue;
+    const Json& p = c["parameters"];
+    const std::string layer = std::to_string(p["layer"].as_int());
+    const Tensor k = recorded("official/inputs/k" + layer), v = recorded("official/inputs/v" + layer),
+                 q = recorded("official/inputs/q" + layer),
+                 want = recorded("official/streamingllm/" + name + "_out");
+    const RopeTable rope = RopeTable::standard(64, p["rope_base"].as_double(), RopePairs::half_split);
+    // [count, heads, 64] from token `first` on; `turn_back`: as they were before the rotation.
+    const auto rows_of = [&](const Tensor& of, std::size_t first, std::size_t count, bool turn_back) {
+      Row out;
+      for (std::size_t t = first; t < first + count; ++t)
+        for (std::size_t h = 0; h < of.dim(0); ++h) {
+          Row one = of.row(h, t);
+          if (turn_back) rope.rotate(one, -double(t));
+          out.insert(out.end(), one.begin(), one.end());
+        }
+      return out;
+    };
+    using Compact = Cache<methods::StreamingLLM::CompactType, DenseStore<float>>;
+    const Index sinks = Index(p["start_size"].as_int()), slots = sinks + Index(p["recent_size"].as_int());
+    auto cache = Compact::make(
+        Shape{1, 9, 3, 64, 64}, methods::StreamingLLM::compact({sinks, methods::PositionScheme::compact}),
+        [](int, int) {
+          std::vector<DenseStore<float>> one;
+          one.emplace_back(64, 64);
+          return one;
+        },
+        &rope);
+    REQUIRE(cache);
+    const Index budget = slots - 1;  // the code makes room for a token before it comes
+    REQUIRE(cache->append(0, Index(prompt), rows_of(k, 0, prompt, true).data(),
+                          rows_of(v, 0, prompt, false).data(), 0));
+    REQUIRE(cache->observe(0, {}, prompt_clock(budget)));
+    Serial serial;
+    Row out(9 * 64);
+    for (std::size_t step = 0; step < steps; ++step) {
+      const std::size_t t = prompt + step;
+      REQUIRE(cache->append(0, 1, rows_of(k, t, 1, true).data(), rows_of(v, t, 1, false).data(), Pos(t)));
+      REQUIRE(cache->size(0, 0) == slots);
+      REQUIRE(cache->attend(0, rows_of(q, t, 1, true).data(), 0.125f, out.data(), serial));
+      float worst = 0;
+      for (std::size_t i = 0; i < out.size(); ++i)
+        worst = std::max(worst, std::abs(out[i] - want.data[step * 9 * 64 + i]));
+      INFO(name << " step " << step);
+      CHECK(worst < 2e-5f);
+      REQUIRE(cache->step(0, step_clock(Index(step) + 1, budget)));
+      ++compared;
+    }
+  }
+  CHECK(compared > 0);
 }

@@ -23,7 +23,8 @@ struct AdaKVOptions {
 /// with a floor.
 ///
 /// total=official rounds each head's budget by itself as the official code does; total=exact meets the layer's total. Heads
-/// really hold different numbers of entries here; kvpress only masks them.
+/// really hold different numbers of entries here; kvpress only masks them. It also counts the floor with the window, and so
+/// protects nothing more where floor * budget is within it (here floor=0).
 /// Source: Feng et al. 2024, arXiv 2407.11550; official code FFY0/AdaKV, adaptive_snapkv/monkeypatch/snapkv_utils.py.
 struct AdaKV {
   static constexpr MethodInfo info{

@@ -21,7 +21,8 @@ struct PyramidKVOptions {
 /// SnapKV whose budget falls by equal steps from the first layer to the last.
 ///
 /// total=official rounds the step down as the official code does, and so keeps more than the budget; total=exact meets it.
-/// kvpress rounds a float series instead and gives every layer the flat budget where the last would be below the window.
+/// kvpress rounds a float series instead, which ends at T - window though it counts the window, and gives every layer the flat
+/// budget where the last would be below the window.
 /// Source: Cai et al. 2024, arXiv 2406.02069; official code Zefan-Cai/KVCache-Factory, pyramidkv_utils.py.
 struct PyramidKV {
   static constexpr MethodInfo info{
