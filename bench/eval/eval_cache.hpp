@@ -57,6 +57,11 @@ class EvalCache {
   kvist::Status attend(int layer, const float* q, float scale, float* out, E& executor) {
     return cache_.attend(layer, q, scale, out, executor);
   }
+  template <kvist::Executor E>
+  kvist::Status attend_tokens(int layer, kvist::Index n, const float* q, const float* k, const float* v,
+                              const kvist::LayerAttention& how, float* out, E& executor) {
+    return cache_.attend_tokens(layer, n, q, k, v, how, out, executor);
+  }
   kvist::Status step(int layer, kvist::Clock now) {
     now.budget = budget_;
     const Stopwatch watch;

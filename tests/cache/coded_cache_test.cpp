@@ -120,6 +120,45 @@ TEST_CASE("Policies that go on in decode work over every store, and rows that st
   }
 }
 
+TEST_CASE("A few tokens at once get what they get one by one, from every kind of store", "[cache][stores]") {
+  const std::vector<float> sink{0.5f, -1, 2, 0};
+  for (const char* spec : {"SnapKV:window=8+f32", "SnapKV:window=8+int8",
+                           "H2O+KIVI:bits=4,group=32,residual=32", "SnapKV:window=8,merge=nearest+f32"}) {
+    for (const Pos window : {0, 3, 40}) {
+      INFO(spec << ", window " << window);
+      Numbers numbers(6);
+      auto together = after_prompt(spec, 300, 160, numbers);
+      REQUIRE(together);
+      AnyCache single = together->clone();
+      const Index n = 7;
+      const auto k = numbers.rows(n, 128), v = numbers.rows(n, 128), q = numbers.rows(n * 4, 64);
+      const LayerAttention how{0.125f, 30, window, sink};
+      Serial serial;
+      std::vector<float> out(std::size_t(n) * 256), want(out);
+      REQUIRE(together->attend_tokens(0, n, q.data(), k.data(), v.data(), how, out.data(), serial));
+      CHECK(together->size(0, 0) == 160);
+      for (Index t = 0; t < n; ++t) {
+        REQUIRE(single.append(0, 1, k.data() + t * 128, v.data() + t * 128, 300 + t));
+        REQUIRE(single.attend(0, q.data() + t * 256, how, want.data() + t * 256, serial));
+      }
+      double error = 0, norm = 0;
+      for (std::size_t i = 0; i < out.size(); ++i) {
+        error += (double(out[i]) - want[i]) * (double(out[i]) - want[i]);
+        norm += double(want[i]) * want[i];
+      }
+      CHECK(std::sqrt(error / norm) < 1e-6);
+    }
+  }
+  Numbers numbers(6);
+  auto cache = after_prompt("SnapKV:window=8+f32", 300, 160, numbers);
+  const std::vector<float> x(512);
+  std::vector<float> out(512);
+  Serial serial;
+  const LayerAttention one_sink{0.125f, 0, 0, std::span(sink).first(1)};
+  CHECK(cache->attend_tokens(0, 2, x.data(), x.data(), x.data(), one_sink, out.data(), serial).error().code ==
+        Errc::bad_shape);
+}
+
 TEST_CASE("A SPEC whose store cannot hold the model's rows is refused when the cache is made",
           "[cache][stores]") {
   const Shape odd{1, 1, 1, 48, 48};

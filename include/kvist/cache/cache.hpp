@@ -139,9 +139,7 @@ class Cache {
   /// renumber: from the newest row). Fails with: bad_shape where sinks are not one for each query head.
   template <Executor E>
   Status attend(int layer, const float* q, const LayerAttention& how, float* out, E& executor) {
-    if (!how.sinks.empty() && how.sinks.size() != std::size_t(shape_.q_heads))
-      return Error{Errc::bad_shape, "sinks are one logit for each query head", shape_.q_heads,
-                   (long long)how.sinks.size()};
+    if (Status s = check_sinks(how); !s) return s;
     buffers();
     const Layer& l = layers_[std::size_t(layer)];
     const int group = shape_.group();
@@ -165,13 +163,53 @@ class Cache {
       if (compact()) attend_renumbered(head, args, how.window, state, int(h));
       else if (how.window > 0) head.attend_since(args, next_ - how.window, state);
       else head.attend(args, state);
-      if (!how.sinks.empty())
-        for (int g = 0; g < group; ++g) add_sink(state, g, how.sinks[std::size_t(h * group + g)]);
+      add_sinks(state, how, int(h));
       finish(state, out + std::ptrdiff_t(h) * group * shape_.dim_v);
       if (tap) tap_probabilities(state, args.logits, head.size(), longest);
     });
     last_q_.assign(q, q + std::ptrdiff_t(shape_.q_heads) * shape_.dim_k);
     tap_row_ = longest;
+    return Done{};
+  }
+
+  /// Attention of n tokens that are appended afterwards: their queries q [n, q_heads, dk] over all entries, and causally
+  /// over their own rows k [n, kv_heads, dk], v [n, kv_heads, dv]; out [n, q_heads, dv]. Stored rows are read once for 16
+  /// queries, as they are coded: for a few tokens (a draft to be verified, a short turn); many are better served by rows
+  /// that are expanded once. Allocates. Fails with: bad_shape as attend(); unsupported where positions are renumbered.
+  template <Executor E>
+  Status attend_tokens(int layer, Index n, const float* q, const float* k, const float* v,
+                       const LayerAttention& how, float* out, E& executor) const {
+    if (Status s = check_sinks(how); !s) return s;
+    if (compact()) return Error{Errc::unsupported, "several tokens at once over renumbered positions"};
+    const int group = shape_.group(), dk = shape_.dim_k, dv = shape_.dim_v;
+    executor.for_each(shape_.kv_heads, [&](Index h) {
+      const HeadCache<S>& head = head_at(layer, int(h));
+      std::vector<float> head_q, head_k, head_v;
+      gather(q, n, int(h), group * dk, head_q);
+      gather(k, n, int(h), dk, head_k);
+      gather(v, n, int(h), dv, head_v);
+      AttnBuffer buffer(int(n) * group, dv);
+      const AttnState all = buffer.state();
+      AttendArgs args;
+      args.scale = how.scale;
+      args.soft_cap = how.soft_cap;
+      if (how.window <= 0) {
+        args.q = head_q.data();
+        args.group = int(n) * group;
+        head.attend(args, all);
+      }
+      args.group = group;
+      for (Index t = 0; t < n; ++t) {
+        const AttnState one = detail::part_of(all, int(t) * group, group);
+        args.q = head_q.data() + std::ptrdiff_t(t) * group * dk;
+        if (how.window > 0) head.attend_since(args, next_ + t + 1 - how.window, one);
+        const Index from = how.window > 0 ? std::max<Index>(0, t + 1 - how.window) : 0;
+        kvist::attend(rows(head_k.data() + std::ptrdiff_t(from) * dk, t + 1 - from, dk),
+                      rows(head_v.data() + std::ptrdiff_t(from) * dv, t + 1 - from, dv), args, one);
+        add_sinks(one, how, int(h));
+        finish(one, out + (std::ptrdiff_t(t) * shape_.kv_heads + h) * group * dv);
+      }
+    });
     return Done{};
   }
 
@@ -289,6 +327,16 @@ class Cache {
   auto clone_state() const {
     if constexpr (requires { state_.clone(); }) return state_.clone();
     else return state_;
+  }
+
+  Status check_sinks(const LayerAttention& how) const {
+    if (how.sinks.empty() || how.sinks.size() == std::size_t(shape_.q_heads)) return Done{};
+    return Error{Errc::bad_shape, "sinks are one logit for each query head", shape_.q_heads,
+                 (long long)how.sinks.size()};
+  }
+  static void add_sinks(const AttnState& state, const LayerAttention& how, int h) {
+    if (how.sinks.empty()) return;
+    for (int g = 0; g < state.group; ++g) add_sink(state, g, how.sinks[std::size_t(h * state.group + g)]);
   }
 
   void gather(const float* all, Index n, int h, int d, std::vector<float>& one) const {

@@ -76,9 +76,10 @@ class Transformer {
   /// Appends n >= 1 tokens, the first at position `first`, to the cache and returns the logits asked for:
   /// [rows, vocabulary], valid until the next call.
   ///
-  /// More than one token, or a prompt, is attended to exactly: the cache's entries as it reads them out and the call's own
-  /// keys and values as they are. Then, in each layer, the tokens are appended and the evidence is handed over, so that
-  /// the cache can shrink before the next layer grows. A single token is appended first and attended to by the cache.
+  /// More than one token, or a prompt, is attended to exactly: the cache's entries as it reads them out (or, for a few
+  /// tokens that are no prompt, as it attends to them) and the call's own keys and values as they are. Then, in each layer,
+  /// the tokens are appended and the evidence is handed over, so that the cache can shrink before the next layer grows. A
+  /// single token is appended first and attended to by the cache.
   /// Fails with: bad_shape (no tokens, a position that the cache does not wait for, another model's cache); bad_value
   /// (an id outside the vocabulary); unsupported (many tokens at once over raw keys whose positions the cache does not
   /// count by slot); what the cache fails with. After a failure of the cache its layers may differ in length.
@@ -108,6 +109,18 @@ class Transformer {
   }
   template <TransformerCache C, class Hooks>
   Status attend_many(int layer, Index n, Pos first, C& cache, const ForwardCall& call, Hooks& hooks);
+  /// Whether the cache itself attends for these tokens: no evidence is wanted, and they are too few to be worth expanding
+  /// what is stored.
+  template <class C>
+  bool few(const C& cache, int layer, Index n, const ForwardCall& call) const {
+    constexpr Index few_queries = 256;  // of a KV head
+    if constexpr (attends_tokens<C, E>)
+      return !call.prompt && !compact(cache) && n * model_.shape().group() <= few_queries &&
+             cache.size(layer, 0) > 0;
+    else return false;
+  }
+  template <TransformerCache C, class Hooks>
+  Status attend_few(int layer, Index n, Pos first, C& cache, Hooks& hooks);
   template <TransformerCache C, class Hooks>
   Status attend_one(int layer, Pos position, C& cache, const ForwardCall& call, Hooks& hooks);
   template <class C>

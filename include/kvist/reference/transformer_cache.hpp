@@ -1,5 +1,6 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
+#include <kvist/attention/state.hpp>
 #include <kvist/core/executor.hpp>
 #include <kvist/core/result.hpp>
 #include <kvist/core/types.hpp>
@@ -25,7 +26,8 @@ namespace kvist::inline KVIST_ABI {
 ///   attend(layer, q, scale, out, executor)  one token: q [q_heads, dk] -> out [q_heads, dv], over all its entries
 ///   step(layer, clock)                      after a live decode step's attend
 ///
-/// A raw cache that also offers `compact() == true` counts positions by slot (entry i of a head stands at position i).
+/// One that also offers attend_tokens(layer, n, q, k, v, how, out, executor), as Cache has it, is asked for a few tokens at
+/// once instead of being read out. A raw cache that also offers `compact() == true` counts positions by slot (entry i of a head stands at position i).
 template <class C>
 concept TransformerCache = requires(C& c, const C& k, float* out, const float* in,
                                     std::span<const Evidence> evidence, const Clock& clock, Serial& executor) {
@@ -40,6 +42,12 @@ concept TransformerCache = requires(C& c, const C& k, float* out, const float* i
   { c.observe(0, evidence, clock) } -> std::same_as<Status>;
   { c.attend(0, in, 1.0f, out, executor) } -> std::same_as<Status>;
   { c.step(0, clock) } -> std::same_as<Status>;
+};
+
+/// Does the cache attend for several tokens at once?
+template <class C, class E>
+concept attends_tokens = requires(C& c, const float* in, float* out, const LayerAttention& how, E& executor) {
+  { c.attend_tokens(0, Index{}, in, in, in, how, out, executor) } -> std::same_as<Status>;
 };
 
 }  // namespace kvist::inline KVIST_ABI

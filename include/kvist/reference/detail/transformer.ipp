@@ -70,8 +70,9 @@ Result<std::span<const float>> Transformer<E>::forward(std::span<const Token> id
     const LayerWeights& layer = model_.layer(i);
     for_each_row(n, [&](Index t) { norm(x_.data(), t, layer.attention_norm, h_.data()); });
     multiply({product(layer.q, q_), product(layer.k, k_), product(layer.v, v_)}, h_.data(), n);
-    const Status attended =
-        one ? attend_one(i, first, cache, call, hooks) : attend_many(i, n, first, cache, call, hooks);
+    const Status attended = one                      ? attend_one(i, first, cache, call, hooks)
+                            : few(cache, i, n, call) ? attend_few(i, n, first, cache, hooks)
+                                                     : attend_many(i, n, first, cache, call, hooks);
     if (!attended) return attended.error();
     multiply({product(layer.o, h_)}, out_.data(), n);  // h [n, width] = out Wo^T
 
@@ -127,6 +128,31 @@ Status Transformer<E>::attend_one(int layer, Pos position, C& cache, const Forwa
     hooks.on_attention(layer, std::span<const float>(out_.data(), std::size_t(s.q_heads * s.dim_v)), position);
   if (call.step > 0) return cache.step(layer, clock(cache, layer, call, Phase::decode));
   return Done{};
+}
+
+/// A few tokens after others: the cache does the attention, then takes their keys and values.
+template <Executor E>
+template <TransformerCache C, class Hooks>
+Status Transformer<E>::attend_few(int layer, Index n, Pos first, C& cache, Hooks& hooks) {
+  const Shape& s = model_.shape();
+  if constexpr (requires { hooks.on_keys_before_rope(layer, std::span<const float>{}, first); })
+    hooks.on_keys_before_rope(
+        layer, std::span<const float>(k_.data(), std::size_t(n) * std::size_t(s.kv_heads * s.dim_k)), first);
+  for_each_row(n, [&](Index t) {
+    angles_.rotate(q_.data() + std::ptrdiff_t(t) * s.q_heads * s.dim_k, s.q_heads, s.dim_k, first + t);
+    angles_.rotate(k_.data() + std::ptrdiff_t(t) * s.kv_heads * s.dim_k, s.kv_heads, s.dim_k, first + t);
+  });
+  show(hooks, layer, n, first, q_.data());
+  if constexpr (attends_tokens<C, E>) {
+    const LayerAttention how{model_.config().attention_scale, 0, 0, {}};
+    const Status done =
+        cache.attend_tokens(layer, n, q_.data(), k_.data(), v_.data(), how, out_.data(), executor_);
+    if (!done) return done;
+  }
+  if constexpr (requires { hooks.on_attention(layer, std::span<const float>{}, first); })
+    hooks.on_attention(
+        layer, std::span<const float>(out_.data(), std::size_t(n) * std::size_t(s.q_heads * s.dim_v)), first);
+  return cache.append(layer, n, k_.data(), v_.data(), first);
 }
 
 /// Many tokens: past rows and the call's own, exactly; then the tokens enter the cache, and the evidence follows.
