@@ -3,6 +3,7 @@
 #include <kvist/policy/budget/head/even.hpp>
 #include <kvist/policy/budget/layer/uniform.hpp>
 #include <kvist/policy/call.hpp>
+#include <kvist/policy/detail/check_call.hpp>
 #include <kvist/policy/detail/plan_cost.hpp>
 #include <kvist/policy/detail/roles.hpp>
 #include <kvist/policy/dispose/drop.hpp>
@@ -382,27 +383,7 @@ class Policy {
 
   template <LayerView L>
   Status check_call(const LayerCall<L>& call, const State& st) const {
-    if (call.layer < 0 || call.layer >= st.shape.layers)
-      return Error{Errc::bad_shape, "the layer is not one of the model's", st.shape.layers, call.layer};
-    if (call.view.heads() != st.shape.kv_heads)
-      return Error{Errc::bad_shape, "the layer view has another number of KV heads than the model",
-                   st.shape.kv_heads, call.view.heads()};
-    const Needs want = call.now.phase == Phase::prefill ? wants().prefill : wants().step;
-    if (any(want) && call.seen.size() != std::size_t(st.shape.kv_heads))
-      return Error{Errc::missing_evidence, "evidence must come for every KV head", st.shape.kv_heads,
-                   (long long)call.seen.size()};
-    for (int h = 0; h < st.shape.kv_heads; ++h) {
-      const auto& head = call.view.head(h);
-      if (Index(head.pos.size()) != head.size() || head.values.size() != head.size())
-        return Error{Errc::bad_shape, "keys, values and positions of a head must be equally many",
-                     head.size(), (long long)head.pos.size()};
-      if (head.size() == 0) continue;  // nothing that could have been seen
-      if (Status s = detail::check_evidence(call.seen.empty() ? Evidence{} : call.seen[std::size_t(h)], want,
-                                            st.shape, head.size());
-          !s)
-        return s;
-    }
-    return Done{};
+    return detail::check_call(call, st.shape, wants());
   }
 
   Status check_abilities(const Abilities& can) const {

@@ -13,30 +13,6 @@ namespace detail {
 /// Evidence that loss accounting adds to what the signal wants.
 inline constexpr Wants loss_wants{Needs::rows, Needs::rows, 32};
 
-/// Does the evidence of one head show what is wanted, in arrays that fit the head?
-inline Status check_evidence(const Evidence& e, Needs want, const Shape& shape, Index n) {
-  if (!covers(e.have(), want))
-    return Error{Errc::missing_evidence,
-                 "the engine gave less evidence than wants() asks for (probs 1, queries 2, column sums 4, "
-                 "largest queries 8, rows of either kind 16)",
-                 (long long)want, (long long)e.have()};
-  for (const Cube* c : {&e.probs, &e.queries, &e.column_sums, &e.max_query}) {
-    if (*c && c->g != shape.group())
-      return Error{Errc::bad_shape, "evidence must hold one row for each query head of the group",
-                   shape.group(), c->g};
-  }
-  if ((e.probs && e.probs.n != n) || (e.column_sums && e.column_sums.n != n))
-    return Error{Errc::bad_shape, "probabilities must cover all entries of the head", n,
-                 e.probs ? e.probs.n : e.column_sums.n};
-  if ((e.queries && e.queries.n != shape.dim_k) || (e.max_query && e.max_query.n != shape.dim_k))
-    return Error{Errc::bad_shape, "queries must have the keys' dimension", shape.dim_k,
-                 e.queries ? e.queries.n : e.max_query.n};
-  if (e.column_sums && Index(e.seen_by.size()) != n)
-    return Error{Errc::bad_shape, "column sums come with the number of queries that could see each entry", n,
-                 (long long)e.seen_by.size()};
-  return Done{};
-}
-
 /// Bytes of one entry as a row view stores it; what a reader expands counts as f32.
 template <RowView R>
 std::size_t row_bytes(const R& rows) {
