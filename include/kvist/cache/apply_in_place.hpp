@@ -1,11 +1,10 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
+#include <kvist/cache/detail/blend_rows.hpp>
 #include <kvist/core/plan.hpp>
 #include <kvist/view/mutable_rows.hpp>
 
-#include <algorithm>
 #include <span>
-#include <vector>
 
 namespace kvist::inline KVIST_ABI {
 
@@ -37,36 +36,18 @@ Result<Index> apply_in_place(const HeadPlan& plan, const MutableRows<K>& keys, c
       return Error{Errc::unsupported, "the plan gives entries a weight and there is no array to hold it", n, 0};
   }
   const std::size_t dk = std::size_t(keys.d), dv = std::size_t(values.d);
-  std::vector<float> k(plan.self.size() * dk), v(plan.self.size() * dv), from_k(dk), from_v(dv);
-  std::vector<char> new_k(plan.self.size(), 0),
-      new_v(plan.self.size(), 0);  // what stays as it was keeps its bits
-  // All sums first, then all writes: a source is never read after it has changed.
-  for (std::size_t i = 0; i < plan.self.size(); ++i) {
-    const Self& self = plan.self[i];
-    keys.read(self.dst, std::span(k).subspan(i * dk, dk));
-    values.read(self.dst, std::span(v).subspan(i * dv, dv));
-    new_k[i] = self.wk != 1;
-    new_v[i] = self.wv != 1;
-    for (std::size_t c = 0; c < dk; ++c) k[i * dk + c] *= self.wk;
-    for (std::size_t c = 0; c < dv; ++c) v[i * dv + c] *= self.wv;
-  }
-  for (const Blend& b : plan.blend) {
-    const auto self = std::lower_bound(plan.self.begin(), plan.self.end(), b.dst,
-                                       [](const Self& s, Index dst) { return s.dst < dst; });
-    const std::size_t i = std::size_t(self - plan.self.begin());
-    keys.read(b.src, from_k);
-    values.read(b.src, from_v);
-    new_k[i] = new_k[i] || b.wk != 0;
-    new_v[i] = new_v[i] || b.wv != 0;
-    for (std::size_t c = 0; c < dk; ++c) k[i * dk + c] += b.wk * from_k[c];
-    for (std::size_t c = 0; c < dv; ++c) v[i * dv + c] += b.wv * from_v[c];
-  }
-  for (std::size_t i = 0; i < plan.self.size(); ++i) {
-    const Self& self = plan.self[i];
-    if (new_k[i]) keys.write(self.dst, std::span<const float>(k).subspan(i * dk, dk));
-    if (new_v[i]) values.write(self.dst, std::span<const float>(v).subspan(i * dv, dv));
-    if (!log_weight.empty()) log_weight[std::size_t(self.dst)] = self.log_weight;
-  }
+  detail::blend_rows(
+      plan, keys.d, values.d,
+      [&](Index i, float* k, float* v) {
+        keys.read(i, std::span(k, dk));
+        values.read(i, std::span(v, dv));
+      },
+      [&](Index i, const float* k, const float* v) {
+        if (k) keys.write(i, std::span(k, dk));
+        if (v) values.write(i, std::span(v, dv));
+      });
+  if (!log_weight.empty())
+    for (const Self& self : plan.self) log_weight[std::size_t(self.dst)] = self.log_weight;
   for (const RowMove& m : pack_moves(plan, n)) {
     keys.copy(m.from, m.to);
     values.copy(m.from, m.to);

@@ -1,6 +1,7 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/attention/attend.hpp>
+#include <kvist/cache/detail/blend_rows.hpp>
 #include <kvist/core/concepts.hpp>
 #include <kvist/core/fields.hpp>
 #include <kvist/policy/detail/roles.hpp>
@@ -244,38 +245,15 @@ class HeadCache {
   }
 
   void blend(Tier& t, const HeadPlan& plan) {
-    const std::size_t dk = std::size_t(dim_k_), dv = std::size_t(dim_v_), m = plan.self.size();
-    std::vector<float> k(m * dk), v(m * dv), src_k(dk), src_v(dv);
-    std::vector<char> new_k(m, 0), new_v(m, 0);
-    for (std::size_t s = 0; s < m; ++s) {
-      const Self& self = plan.self[s];
-      t.store.read(self.dst, 1, k.data() + s * dk, v.data() + s * dv);
-      new_k[s] = self.wk != 1;
-      new_v[s] = self.wv != 1;
-      for (std::size_t c = 0; c < dk; ++c) k[s * dk + c] *= self.wk;
-      for (std::size_t c = 0; c < dv; ++c) v[s * dv + c] *= self.wv;
-    }
-    for (const Blend& b : plan.blend) {
-      const auto self = std::lower_bound(plan.self.begin(), plan.self.end(), b.dst,
-                                         [](const Self& x, Index dst) { return x.dst < dst; });
-      const std::size_t s = std::size_t(self - plan.self.begin());
-      t.store.read(b.src, 1, src_k.data(), src_v.data());
-      new_k[s] = new_k[s] || b.wk != 0;
-      new_v[s] = new_v[s] || b.wv != 0;
-      for (std::size_t c = 0; c < dk; ++c) k[s * dk + c] += b.wk * src_k[c];
-      for (std::size_t c = 0; c < dv; ++c) v[s * dv + c] += b.wv * src_v[c];
-    }
-    for (std::size_t s = 0; s < m; ++s) {
-      const Self& self = plan.self[s];
-      // What stays as it was keeps its bits: a coded row is not coded again.
-      if (new_k[s] || new_v[s])
-        t.store.write(self.dst, new_k[s] ? k.data() + s * dk : nullptr, new_v[s] ? v.data() + s * dv : nullptr);
+    detail::blend_rows(
+        plan, dim_k_, dim_v_, [&](Index i, float* k, float* v) { t.store.read(i, 1, k, v); },
+        [&](Index i, const float* k, const float* v) { t.store.write(i, k, v); });
+    for (const Self& self : plan.self)
       if (self.log_weight != 0 || !t.log_weight.empty()) {
         if (t.log_weight.empty()) t.log_weight.reserve(t.pos.capacity());
         t.log_weight.resize(t.pos.size(), 0.0f);
         t.log_weight[std::size_t(self.dst)] = self.log_weight;
       }
-    }
   }
 
   int dim_k_, dim_v_;
