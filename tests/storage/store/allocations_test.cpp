@@ -1,62 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // What stores take from the allocator: bytes() is that, and decode takes nothing after reserve().
+#include "../../support/allocator_log.hpp"
 #include "../../support/catch.hpp"
 #include "../../support/coded_rows.hpp"
 
 #include <kvist/storage/store/blocked.hpp>
 #include <kvist/storage/store/dense.hpp>
-
-#include <cstdlib>
-#include <new>
-
-namespace {
-
-bool counting = false;
-long long taken = 0, held = 0;  // allocations, and their bytes less what was given back
-std::size_t sizes[1024];
-void* places[1024];
-
-void* note(void* p, std::size_t n) {
-  if (!counting || p == nullptr) return p;
-  ++taken;
-  held += (long long)n;
-  for (int i = 0; i < 1024; ++i)
-    if (places[i] == nullptr) {
-      places[i] = p;
-      sizes[i] = n;
-      break;
-    }
-  return p;
-}
-void forget(void* p) {
-  if (p == nullptr || !counting) return;
-  for (int i = 0; i < 1024; ++i)
-    if (places[i] == p) {
-      held -= (long long)sizes[i];
-      places[i] = nullptr;
-      break;
-    }
-}
-
-}  // namespace
-
-void* operator new(std::size_t n) {
-  if (void* p = note(std::malloc(n != 0 ? n : 1), n)) return p;
-  std::abort();
-}
-void* operator new(std::size_t n, std::align_val_t a) {
-  const std::size_t to = std::size_t(a);
-  if (void* p = note(std::aligned_alloc(to, (n + to - 1) / to * to), n)) return p;
-  std::abort();
-}
-void* operator new(std::size_t n, const std::nothrow_t&) noexcept {  // else the sanitizer's own would be taken
-  return note(std::malloc(n != 0 ? n : 1), n);
-}
-void operator delete(void* p) noexcept { forget(p), std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { forget(p), std::free(p); }
-void operator delete(void* p, const std::nothrow_t&) noexcept { forget(p), std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { forget(p), std::free(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { forget(p), std::free(p); }
 
 using namespace kvist;
 using namespace kvist::test;
@@ -80,21 +29,20 @@ void check(Make make) {
   std::vector<Index> gone;
   for (Index i = 0; i < 1000; ++i)
     if (i % 3 != 0) gone.push_back(i);
-  std::fill_n(places, 1024, nullptr);
-  held = taken = 0;
-  counting = true;
+  AllocatorLog::held = AllocatorLog::taken = 0;
+  AllocatorLog::logging = true;
   long long at_prompt = 0, at_drop = 0, in_decode = 0;
   std::size_t bytes_prompt = 0, bytes_drop = 0;
   {
     auto store = make();
     store.append(rows.data(), rows.data(), 1000);
     store.settle();
-    at_prompt = held, bytes_prompt = store.bytes();
+    at_prompt = AllocatorLog::held, bytes_prompt = store.bytes();
     store.drop(gone);
-    at_drop = held, bytes_drop = store.bytes();
+    at_drop = AllocatorLog::held, bytes_drop = store.bytes();
     store.reserve(2000);
     static float out[64], m[1], l[1];
-    const long long before = taken;
+    const long long before = AllocatorLog::taken;
     for (int t = 0; t < 1000; ++t) {
       store.append(rows.data() + t * 64, rows.data() + t * 64, 1);
       AttendArgs a;
@@ -104,14 +52,14 @@ void check(Make make) {
       store.attend(a, s);
       store.settle();
     }
-    in_decode = taken - before;
+    in_decode = AllocatorLog::taken - before;
   }
-  counting = false;
+  AllocatorLog::logging = false;
   CHECK(at_prompt == (long long)bytes_prompt);
   CHECK(at_drop == (long long)bytes_drop);
   CHECK(bytes_drop < bytes_prompt);
   CHECK(in_decode == 0);
-  CHECK(held == 0);
+  CHECK(AllocatorLog::held == 0);
 }
 
 }  // namespace
@@ -127,19 +75,18 @@ TEST_CASE("KIVI's store counts its pages, windows and bitmap, and decode takes n
           "[storage][allocations][KIVI]") {
   Numbers numbers(4);
   const auto rows = numbers.rows(2000, 64);
-  std::fill_n(places, 1024, nullptr);
-  held = taken = 0;
-  counting = true;
+  AllocatorLog::held = AllocatorLog::taken = 0;
+  AllocatorLog::logging = true;
   long long in_decode = 0, at_prompt = 0;
   std::size_t bytes = 0;
   {
     auto store = kivi();
     store.append(rows.data(), rows.data(), 1000);
     store.settle();
-    at_prompt = held, bytes = store.bytes();
+    at_prompt = AllocatorLog::held, bytes = store.bytes();
     store.reserve(2000);
     static float out[64], m[1], l[1];
-    const long long before = taken;
+    const long long before = AllocatorLog::taken;
     for (int t = 0; t < 1000; ++t) {
       store.append(rows.data() + t * 64, rows.data() + t * 64, 1);
       AttendArgs a;
@@ -149,9 +96,9 @@ TEST_CASE("KIVI's store counts its pages, windows and bitmap, and decode takes n
       store.attend(a, s);
       store.settle();
     }
-    in_decode = taken - before;
+    in_decode = AllocatorLog::taken - before;
   }
-  counting = false;
+  AllocatorLog::logging = false;
   CHECK(at_prompt == (long long)bytes);
   // 1000 tokens: 960 keys and 936 values are coded, in 8 pages; the other 40 and 64 rows are f32
   CHECK(bytes == 8 * (kernels::channel_keys(4, 64, 32).bytes() + kernels::token_values(4, 64, 32, true).bytes()) +
