@@ -213,6 +213,19 @@ TEST_CASE("Policies evict from shared layers, each its own entries", "[cache][Mi
   }
 }
 
+TEST_CASE("Layers that keep the same entries share what is left, also of few", "[cache][MiniCache]") {
+  for (const Index budget : {32, 64, 200}) {
+    Tokens one(8), two(8);
+    AnyCache plain = cache_of("StreamingLLM+f16"), shared = cache_of("StreamingLLM+MiniCache:start=1+f16");
+    prompt(plain, 300, budget, one);
+    prompt(shared, 300, budget, two);
+    INFO(budget << " entries: " << bytes_of(shared, 1) + bytes_of(shared, 2) << " bytes of "
+                << bytes_of(plain, 1) + bytes_of(plain, 2));
+    CHECK(double(bytes_of(shared, 1) + bytes_of(shared, 2)) <
+          0.75 * double(bytes_of(plain, 1) + bytes_of(plain, 2)));
+  }
+}
+
 TEST_CASE("Branches of shared layers are apart, and tokens taken back leave both layers",
           "[cache][MiniCache]") {
   Tokens tokens(6);

@@ -36,6 +36,11 @@ struct MiniCacheOptions {
 /// round. KVCache-Factory cuts cosines at 1 - 1e-6, which makes equal rows 1.4e-3 rad apart; not done here. Layers 0 to
 /// start-1, and one left over at the end, are stored by themselves. What the paper says of its inequality and its settings
 /// was not at hand. Norms and retained rows are f32 over f32 directions, else f16.
+///
+/// With a policy that evicts, a cache may take more than its layers would by themselves: a direction stays while one of the two
+/// layers needs it, as the other's choice cannot take it away, and one that the policy writes (merging) becomes a retained row of
+/// both layers beside its direction, as that cannot hold what only one of them was given. Policies whose layers agree
+/// (StreamingLLM) share fully.
 /// Source: Liu et al. 2024, arXiv 2405.14366 (no official code of the algorithm).
 struct MiniCache {
   static constexpr MethodInfo info{

@@ -151,7 +151,7 @@ class DirectionPair {
           kept_[w].rows[l].insert(kept_[w].rows[l].end(), from, from + d_[w]);
         }
       }
-      if (m >= batch) tighten(kept_[w]);
+      if (m >= batch) tighten(kept_[w], w);
     }
     directions_.append(e[0].data(), e[1].data(), m);
     directions_.settle();
@@ -166,9 +166,10 @@ class DirectionPair {
       forget_front(s, n[l]);
     }
     merged_ = end;
-    if (m > slack) {  // a prompt's memory is given back
-      const auto empty = [](auto& x) { x = std::remove_reference_t<decltype(x)>(); };
-      empty(rows_[0]), empty(rows_[1]), empty(tokens_), empty(apart_), empty(chosen_);
+    if (too_much(tokens_.capacity())) {  // a prompt's memory is given back
+      rows_[0].clear(), rows_[1].clear(), tokens_.clear(), apart_.clear(), chosen_.clear();
+      for (int w = 0; w < 2; ++w) fit(rows_[w], room_to_wait() * std::size_t(d_[w]));
+      fit(tokens_, room_to_wait()), fit(apart_, room_to_wait()), fit(chosen_, room_to_wait());
     }
   }
 
@@ -379,27 +380,32 @@ class DirectionPair {
     s.id.erase(s.id.begin(), s.id.begin() + n);
     for (int w = 0; w < 2; ++w)
       s.wait[w].erase(s.wait[w].begin(), s.wait[w].begin() + std::ptrdiff_t(n) * d_[w]);
-    if (n > slack) shrink(s);
+    if (too_much(s.id.capacity())) shrink(s);
   }
   /// Gives the memory of a prompt's waiting rows back.
   void shrink(Side& s) {
-    const std::size_t keep = std::max(s.id.size(), reserved_ > 0 ? std::size_t(slack + 2) : 0);
-    const auto fit = [](auto& x, std::size_t n) {
-      std::remove_reference_t<decltype(x)> next;
-      next.reserve(n);
-      next.assign(x.begin(), x.end());
-      x = std::move(next);
-    };
-    fit(s.id, keep);
-    for (int w = 0; w < 2; ++w) fit(s.wait[w], keep * std::size_t(d_[w]));
+    fit(s.id, room_to_wait());
+    for (int w = 0; w < 2; ++w) fit(s.wait[w], room_to_wait() * std::size_t(d_[w]));
   }
+  /// Memory for what x holds, and for n elements at least.
+  template <class X>
+  static void fit(X& x, std::size_t n) {
+    X next;
+    next.reserve(std::max(n, x.size()));
+    next.assign(x.begin(), x.end());
+    x = std::move(next);
+  }
+  /// Rows that reserve() lets wait and settle.
+  std::size_t room_to_wait() const { return reserved_ > 0 ? std::size_t(slack + 2) : 0; }
+  /// Is memory for so many rows more than steps take?
+  bool too_much(std::size_t rows_of) const { return rows_of > std::max<std::size_t>(room_to_wait(), 8); }
   /// Retained rows that reserve() makes room for.
   std::size_t room_for_kept() const {
     return reserved_ == 0 ? 0 : std::size_t(std::min(1.0, 2 * options_.gamma) * reserved_) + 8;
   }
-  static void tighten(Kept& kept) {
-    kept.at.shrink_to_fit();
-    for (auto& r : kept.rows) r.shrink_to_fit();
+  void tighten(Kept& kept, int w) const {
+    fit(kept.at, room_for_kept());
+    for (auto& r : kept.rows) fit(r, room_for_kept() * std::size_t(d_[w]));
   }
 
   /// Which of a call's rows are too far apart for one direction: into chosen_, ascending. Rows without a partner (-1) are not.
@@ -466,12 +472,7 @@ class DirectionPair {
         else x[to++] = x[from];
       }
       x.resize(to);
-      if (x.capacity() > std::max(to, std::size_t(reserved_)) + 64) {
-        std::remove_reference_t<decltype(x)> less;
-        less.reserve(std::max(to, std::size_t(reserved_)));
-        less.assign(x.begin(), x.end());
-        x = std::move(less);
-      }
+      if (x.capacity() > std::max(to, std::size_t(reserved_)) + 64) fit(x, std::size_t(reserved_));
     };
     for (Side& s : side_) {
       for (auto& norms : s.norms) erase(norms);
@@ -503,11 +504,7 @@ class DirectionPair {
       }
       kept.at.resize(to);
       for (auto& rows_of : kept.rows) rows_of.resize(to * std::size_t(d_[w]));
-      if (kept.at.capacity() > std::max(to, room_for_kept()) + 64) {
-        tighten(kept);
-        kept.at.reserve(room_for_kept());
-        for (auto& rows_of : kept.rows) rows_of.reserve(room_for_kept() * std::size_t(d_[w]));
-      }
+      if (kept.at.capacity() > std::max(to, room_for_kept()) + 64) tighten(kept, w);
     }
     slots_ -= Index(gone.size());
   }
