@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // read/<bytes> and decode/<format>/T:<entries>/d:<dim>/G:<group>/threads:<n>: one decode step's attention over 8 KV heads
-// and as many layers as make 512 MB.
+// and as many layers as make 512 MB. cached/<format>/d:<dim>/G:<group>: the same kernels over 1,024 entries of one head
+// again and again, so that memory does not count.
 #include "heads.hpp"
 
 #include <kvist/attention/attend_packed.hpp>
@@ -130,8 +131,8 @@ std::unique_ptr<Heads> make(const std::string& format, Index n, int d) {
   return nullptr;
 }
 
-Counters decode(const std::string& format, Index n, int d, int group, int threads) {
-  // one format and size is made once for all groups and thread counts
+/// One format and size is made once for all groups and thread counts.
+const Heads& heads_of(const std::string& format, Index n, int d) {
   static std::string held_key;
   static std::unique_ptr<Heads> held;
   const std::string key = format + "/" + std::to_string(n) + "/" + std::to_string(d);
@@ -140,7 +141,33 @@ Counters decode(const std::string& format, Index n, int d, int group, int thread
     held = make(format, n, d);
     held_key = key;
   }
-  const Heads& heads = *held;
+  return *held;
+}
+
+Counters cached(const std::string& format, int d, int group) {
+  constexpr Index n = 1024;
+  constexpr int times = 2000;
+  const Heads& heads = heads_of(format, n, d);
+  const auto q = noise(std::size_t(group * d), 7);
+  AttendArgs args;
+  args.q = q.data();
+  args.group = group;
+  args.scale = 1.0f / std::sqrt(float(d));
+  AttnBuffer buffer(group, d);
+  const AttnState state = buffer.state();
+  std::vector<double> seconds;
+  for (int r = 0; r < 9; ++r)
+    seconds.push_back(timed(1, [&](int) {
+      for (int i = 0; i < times; ++i) {
+        state.clear();
+        heads.attend(0, args, state);
+      }
+    }));
+  return {{"ns_per_entry", median(seconds) * 1e9 / (double(times) * n)}};
+}
+
+Counters decode(const std::string& format, Index n, int d, int group, int threads) {
+  const Heads& heads = heads_of(format, n, d);
   const auto q = noise(std::size_t(group * d), 7);
   AttendArgs args;
   args.q = q.data();
@@ -182,7 +209,11 @@ const int registered = [] {
   std::vector<int> threads = {1};
   if (std::thread::hardware_concurrency() >= 2) threads.push_back(2);
   for (const char* format : {"f32", "f16", "bf16", "int8", "int8_fast", "int4_128", "int4_128_accurate",
-                             "int4_32", "int2_128", "int2_32", "q8_0", "q4_0"})
+                             "int4_32", "int2_128", "int2_32", "q8_0", "q4_0"}) {
+    for (const int d : {64, 128})
+      for (const int group : {1, 3, 4, 8})
+        add("cached/" + std::string(format) + "/d:" + std::to_string(d) + "/G:" + std::to_string(group),
+            [=] { return cached(format, d, group); });
     for (const Index n : {4096, 32768, 131072, 262144})
       for (const int d : {64, 128})
         for (const int group : {1, 3, 4, 8})
@@ -190,6 +221,7 @@ const int registered = [] {
             add("decode/" + std::string(format) + "/T:" + std::to_string(n) + "/d:" + std::to_string(d) +
                     "/G:" + std::to_string(group) + "/threads:" + std::to_string(t),
                 [=] { return decode(format, n, d, group, t); });
+  }
   return 0;
 }();
 
