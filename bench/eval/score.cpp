@@ -30,6 +30,21 @@ void add_masses(kvist::ScoresByPosition& masses, const kvist::Shape& s, Index pr
 
 const kvist::Wants masses_wanted{kvist::Needs::column_sums, kvist::Needs::none, 0};
 
+/// Adds what tokens after the prompt attend to, in a pass of its own: a pass that wants evidence takes another way through
+/// attention, which rounds differently from the one that policies are scored by.
+Outcome<Good> watch(Engine& engine, Recording& prompt, std::span<const Token> ids,
+                    kvist::ScoresByPosition& masses) {
+  EvalCache cache(prompt.full, masses_wanted, [&](int layer, std::span<const Evidence> seen) {
+    add_masses(masses, engine.shape(), prompt.size(), layer, seen);
+  });
+  Pass pass;
+  pass.prompt = true;
+  if (const auto done = engine.forward(ids, prompt.size(), cache, pass); !done)
+    return failed("the full cache's evidence", done.error());
+  prompt.full.truncate(prompt.size());
+  return Good{};
+}
+
 /// Feeds tokens after the prompt: at once, or one by one as live decode steps.
 kvist::Status feed(Engine& engine, Prepared& policy, std::span<const Token> ids, Pass pass, bool live) {
   EvalCache cache(policy.cache, policy.budget);
@@ -85,11 +100,9 @@ Outcome<FullWindow> full_window(Engine& engine, Recording& prompt, const kvist::
   out.rows.resize(n);
   out.attention.resize(std::size_t(s.layers));
   kvist::ScoresByPosition masses;
-  EvalCache cache(prompt.full, masses_wanted, [&](int layer, std::span<const Evidence> seen) {
-    add_masses(masses, s, prompt.size(), layer, seen);
-  });
+  if (auto done = watch(engine, prompt, window.next, masses); !done) return done.failure();
+  EvalCache cache(prompt.full, 0);
   Pass pass;
-  pass.prompt = true;  // for the evidence; the cache keeps everything
   pass.logits = -1;
   pass.on_logits = [&](Index first, Index, std::span<const float> logits) {
     std::copy(logits.begin(), logits.end(),
@@ -178,11 +191,9 @@ Outcome<bool> full_answers(Engine& engine, Recording& prompt, std::span<const To
                            std::span<const Token> payload, kvist::ScoresByPosition& masses) {
   const std::vector<Token> ids = with_payload(feed_ids, payload);
   PayloadCheck check{payload, Index(feed_ids.size()) - 1};
-  EvalCache cache(prompt.full, masses_wanted, [&](int layer, std::span<const Evidence> seen) {
-    add_masses(masses, engine.shape(), prompt.size(), layer, seen);
-  });
+  if (auto done = watch(engine, prompt, ids, masses); !done) return done.failure();
+  EvalCache cache(prompt.full, 0);
   Pass pass;
-  pass.prompt = true;
   pass.logits = Index(payload.size());
   pass.on_logits = [&](Index first, Index count, std::span<const float> logits) {
     check(first, count, logits);
