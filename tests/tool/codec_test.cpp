@@ -6,6 +6,7 @@
 
 #include <support/assets.hpp>
 
+#include <cctype>
 #include <cmath>
 #include <functional>
 #include <vector>

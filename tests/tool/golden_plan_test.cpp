@@ -9,6 +9,7 @@
 #include "support/presses.hpp"
 
 #include <map>
+#include <sstream>
 
 using namespace kvist;
 using namespace kvist::test;
