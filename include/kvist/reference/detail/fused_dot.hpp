@@ -47,7 +47,9 @@ struct Q4_0Block {
 struct Q4_1Block {
   static constexpr std::size_t bytes = 20;
   static void expand(const std::byte* p, Lanes& a, Lanes& b) {
-    expand_nibbles(p + 4, load_f16(p), load_f16(p + 2), a, b);
+    float d, m;
+    load_two_f16(p, d, m);
+    expand_nibbles(p + 4, d, m, a, b);
   }
 };
 

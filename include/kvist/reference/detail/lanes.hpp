@@ -35,6 +35,20 @@ inline float load_f16(const std::byte* p) {
 #endif
 }
 
+/// The two f16 at `p` as f32, in one conversion where there is one.
+inline void load_two_f16(const std::byte* p, float& a, float& b) {
+#if defined(__F16C__)
+  std::int32_t both;
+  std::memcpy(&both, p, sizeof both);
+  const __m128 x = _mm_cvtph_ps(_mm_cvtsi32_si128(both));
+  a = _mm_cvtss_f32(x);
+  b = _mm_cvtss_f32(_mm_movehdup_ps(x));
+#else
+  a = load_f16(p);
+  b = load_f16(p + 2);
+#endif
+}
+
 #if defined(__AVX512F__)
 
 struct Lanes {
