@@ -6,7 +6,6 @@
 
 #include <kvist/attention/attend_packed.hpp>
 
-#include <cmath>
 #include <memory>
 
 namespace {
@@ -149,10 +148,7 @@ Counters cached(const std::string& format, int d, int group) {
   constexpr int times = 2000;
   const Heads& heads = heads_of(format, n, d);
   const auto q = noise(std::size_t(group * d), 7);
-  AttendArgs args;
-  args.q = q.data();
-  args.group = group;
-  args.scale = 1.0f / std::sqrt(float(d));
+  const AttendArgs args = question(q, group);
   AttnBuffer buffer(group, d);
   const AttnState state = buffer.state();
   std::vector<double> seconds;
@@ -169,10 +165,7 @@ Counters cached(const std::string& format, int d, int group) {
 Counters decode(const std::string& format, Index n, int d, int group, int threads) {
   const Heads& heads = heads_of(format, n, d);
   const auto q = noise(std::size_t(group * d), 7);
-  AttendArgs args;
-  args.q = q.data();
-  args.group = group;
-  args.scale = 1.0f / std::sqrt(float(d));
+  const AttendArgs args = question(q, group);
   std::vector<AttnBuffer> buffers;
   for (int t = 0; t < threads; ++t) buffers.emplace_back(group, d);
   const Timing t = against_read(

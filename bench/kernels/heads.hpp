@@ -8,6 +8,7 @@
 #include <kvist/storage/store/dense.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,15 @@ inline std::vector<float> noise(std::size_t n, std::uint64_t seed) {
   for (float& v : x)
     v = float((random.uniform() + random.uniform() + random.uniform() + random.uniform() - 2.0) * 1.7);
   return x;
+}
+
+/// The question of queries q [group, d], scaled as models do.
+inline AttendArgs question(const std::vector<float>& q, int group) {
+  AttendArgs args;
+  args.q = q.data();
+  args.group = group;
+  args.scale = 1.0f / std::sqrt(float(q.size()) / float(group));
+  return args;
 }
 
 using PackedStore = BlockedStore<PackedSide, PackedSide>;

@@ -9,7 +9,6 @@
 #include <kvist/kernels/select.hpp>
 #include <kvist/policy/signal/accumulated_attention.hpp>
 
-#include <cmath>
 #include <numeric>
 
 namespace {
@@ -22,10 +21,7 @@ constexpr int d = 128, heads_of_layer = 8;
 Counters upkeep(Index n, int group) {
   const StoreHeads<PackedStore> heads(packed_store("int4_128", d), n, d, std::size_t{512} << 20);
   const auto q = noise(std::size_t(group * d), 7);
-  AttendArgs args;
-  args.q = q.data();
-  args.group = group;
-  args.scale = 1.0f / std::sqrt(float(d));
+  const AttendArgs args = question(q, group);
   AttnBuffer buffer(group, d);
   const std::size_t of_head = std::size_t(group) * std::size_t(n);
   std::vector<float> logits(of_head * heads_of_layer);  // a cache has this much for all its layers together
