@@ -114,7 +114,7 @@ class Transformer {
   template <class C>
   bool few(const C& cache, int layer, Index n, const ForwardCall& call) const {
     constexpr Index few_queries = 256;  // of a KV head
-    if constexpr (attends_tokens<C, E>)
+    if constexpr (AttendsTokens<C, E>)
       return !call.prompt && !compact(cache) && n * model_.shape().group() <= few_queries &&
              cache.size(layer, 0) > 0;
     else return false;

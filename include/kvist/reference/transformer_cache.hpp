@@ -46,7 +46,7 @@ concept TransformerCache = requires(C& c, const C& k, float* out, const float* i
 
 /// Does the cache attend for several tokens at once?
 template <class C, class E>
-concept attends_tokens = requires(C& c, const float* in, float* out, const LayerAttention& how, E& executor) {
+concept AttendsTokens = requires(C& c, const float* in, float* out, const LayerAttention& how, E& executor) {
   { c.attend_tokens(0, Index{}, in, in, in, how, out, executor) } -> std::same_as<Status>;
 };
 

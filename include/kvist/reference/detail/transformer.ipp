@@ -143,7 +143,7 @@ Status Transformer<E>::attend_few(int layer, Index n, Pos first, C& cache, Hooks
     angles_.rotate(k_.data() + std::ptrdiff_t(t) * s.kv_heads * s.dim_k, s.kv_heads, s.dim_k, first + t);
   });
   show(hooks, layer, n, first, q_.data());
-  if constexpr (attends_tokens<C, E>) {
+  if constexpr (AttendsTokens<C, E>) {
     const LayerAttention how{model_.config().attention_scale, 0, 0, {}};
     const Status done =
         cache.attend_tokens(layer, n, q_.data(), k_.data(), v_.data(), how, out_.data(), executor_);
