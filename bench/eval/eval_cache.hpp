@@ -59,8 +59,8 @@ class EvalCache {
   }
   template <kvist::Executor E>
   kvist::Status attend_tokens(int layer, kvist::Index n, const float* q, const float* k, const float* v,
-                              const kvist::LayerAttention& how, float* out, E& executor) {
-    return cache_.attend_tokens(layer, n, q, k, v, how, out, executor);
+                              kvist::Pos first, const kvist::LayerAttention& how, float* out, E& executor) {
+    return cache_.attend_tokens(layer, n, q, k, v, first, how, out, executor);
   }
   kvist::Status step(int layer, kvist::Clock now) {
     now.budget = budget_;

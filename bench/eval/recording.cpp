@@ -306,6 +306,8 @@ Outcome<Prepared> prepare(Engine& engine, const Recording& prompt, const Contest
   Index low = 0, high = context;  // low fits or is fewer than the policy takes, high does not fit
   Index guess = entries;
   std::optional<Prepared> best;
+  std::string refusal;  // of fewer entries than the policy takes
+  bool interpolated = false;
   for (auto next = std::move(first);;
        next = prepare_with(engine, prompt, who, *made, guess + question, stepping)) {
     if (next && double(next->cache.bytes()) > most) {
@@ -314,15 +316,18 @@ Outcome<Prepared> prepare(Engine& engine, const Recording& prompt, const Contest
     } else {
       low = guess;
       if (next) best.emplace(*std::move(next));
+      else refusal = next.failure().message;
     }
     if (high - low <= 1 || (best && double(best->cache.bytes()) >= 0.95 * most)) break;
-    guess = std::clamp(best ? low + (high - low) / 2 : Index(double(high) * most / bytes), low + 1, high - 1);
+    guess = interpolated || low > 0 ? low + (high - low) / 2 : Index(double(high) * most / bytes);
+    guess = std::clamp(guess, low + 1, high - 1);
+    interpolated = true;
   }
   if (best) return *std::move(best);
   return failed(
       fmt::format("the budget of '{}' cannot be met: the cache takes {:.0f} bytes at {} entries a head, the "
-                  "fewest that the policy takes",
-                  who.text, bytes, high));
+                  "fewest that the policy takes{}{}",
+                  who.text, bytes, high, refusal.empty() ? "" : "; with fewer: ", refusal));
 }
 
 }  // namespace kvist_eval

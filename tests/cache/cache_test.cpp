@@ -158,6 +158,44 @@ TEST_CASE("Taking tokens back leaves the cache as it was before them", "[cache][
   CHECK(a == b);
 }
 
+TEST_CASE("A few tokens go through the layers one after another, a window with them", "[cache][Cache]") {
+  Random random(21);
+  auto together = make_cache(Policy<Never>());
+  History history;
+  append(together, history, 20, random);
+  auto single = together.clone();
+  const Index n = 3;
+  const auto q = random_floats(std::size_t(n * shape.q_heads * shape.dim_k), random);
+  const auto k = random_floats(std::size_t(n * shape.kv_heads * shape.dim_k), random);
+  const auto v = random_floats(std::size_t(n * shape.kv_heads * shape.dim_v), random);
+  const LayerAttention how{0.25f, 0, 8, {}};
+  Serial serial;
+  std::vector<float> out(std::size_t(n * shape.q_heads * shape.dim_v)), want(out);
+  for (int l = 0; l < shape.layers; ++l) {
+    REQUIRE(together.attend_tokens(l, n, q.data(), k.data(), v.data(), 20, how, out.data(), serial));
+    REQUIRE(together.append(l, n, k.data(), v.data(), 20));
+    if (l > 0) continue;
+    for (Index t = 0; t < n; ++t)
+      for (int every = 0; every < shape.layers; ++every) {
+        REQUIRE(single.append(every, 1, k.data() + t * shape.kv_heads * shape.dim_k,
+                              v.data() + t * shape.kv_heads * shape.dim_v, 20 + t));
+        REQUIRE(single.attend(every, q.data() + t * shape.q_heads * shape.dim_k, how,
+                              want.data() + t * shape.q_heads * shape.dim_v, serial));
+      }
+  }
+  // both layers hold the same, so `want`, the last layer's, is that of each
+  for (std::size_t i = 0; i < out.size(); ++i) CHECK(out[i] == Approx(want[i]).margin(1e-6));
+  CHECK(together.next_position() == 23);
+}
+
+TEST_CASE("A step needs the attention of its token", "[cache][Cache]") {
+  Random random(22);
+  auto cache = make_cache(*methods::H2O::make({}));
+  History history;
+  append(cache, history, 10, random);
+  CHECK(cache.step(0, Clock{Phase::decode, 1, 10, 5, true}).error().code == Errc::missing_evidence);
+}
+
 TEST_CASE("Appended positions must go on", "[cache][Cache]") {
   auto cache = make_cache(Policy<Never>());
   History history;

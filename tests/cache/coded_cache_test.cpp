@@ -135,7 +135,7 @@ TEST_CASE("A few tokens at once get what they get one by one, from every kind of
       const LayerAttention how{0.125f, 30, window, sink};
       Serial serial;
       std::vector<float> out(std::size_t(n) * 256), want(out);
-      REQUIRE(together->attend_tokens(0, n, q.data(), k.data(), v.data(), how, out.data(), serial));
+      REQUIRE(together->attend_tokens(0, n, q.data(), k.data(), v.data(), 300, how, out.data(), serial));
       CHECK(together->size(0, 0) == 160);
       for (Index t = 0; t < n; ++t) {
         REQUIRE(single.append(0, 1, k.data() + t * 128, v.data() + t * 128, 300 + t));
@@ -155,7 +155,7 @@ TEST_CASE("A few tokens at once get what they get one by one, from every kind of
   std::vector<float> out(512);
   Serial serial;
   const LayerAttention one_sink{0.125f, 0, 0, std::span(sink).first(1)};
-  CHECK(cache->attend_tokens(0, 2, x.data(), x.data(), x.data(), one_sink, out.data(), serial).error().code ==
+  CHECK(cache->attend_tokens(0, 2, x.data(), x.data(), x.data(), 300, one_sink, out.data(), serial).error().code ==
         Errc::bad_shape);
 }
 

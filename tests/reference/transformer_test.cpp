@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <kvist/cache/cache.hpp>
+#include <kvist/methods/full.hpp>
 #include <kvist/reference/transformer.hpp>
+#include <kvist/storage/store/dense.hpp>
 
 #include <cmath>
 #include <string>
@@ -37,8 +40,8 @@ double error(const std::vector<std::vector<double>>& want, std::span<const float
   return worst / most;
 }
 
-std::vector<float> all_logits(Transformer<>& t, const std::vector<Token>& ids, PlainCache& cache,
-                              ForwardCall call = {}) {
+template <class C>
+std::vector<float> all_logits(Transformer<>& t, const std::vector<Token>& ids, C& cache, ForwardCall call = {}) {
   call.logits = all_tokens;
   const auto logits = t.forward(ids, cache.next_position(), cache, call);
   REQUIRE(logits);
@@ -131,16 +134,25 @@ TEST_CASE("Chunks of any sizes give the logits of one piece", "[reference][Trans
   const auto want = naive_logits(m.model, ids);
   for (const std::vector<std::size_t>& chunks :
        {std::vector<std::size_t>{40}, {1, 39}, {39, 1}, {5, 5, 5, 5, 20}, {3, 1, 1, 2, 4, 29}, {30, 1, 1, 1, 7}}) {
-    PlainCache cache(m.model.shape());
-    std::vector<float> logits;
-    std::size_t at = 0;
-    for (const std::size_t size : chunks) {
-      const std::vector<Token> piece(ids.begin() + std::ptrdiff_t(at), ids.begin() + std::ptrdiff_t(at + size));
-      const std::vector<float> some = all_logits(transformer, piece, cache);
-      logits.insert(logits.end(), some.begin(), some.end());
-      at += size;
-    }
-    CHECK(error(want, logits) < tolerance);
+    const auto run = [&](auto cache) {
+      std::vector<float> logits;
+      std::size_t at = 0;
+      for (const std::size_t size : chunks) {
+        const std::vector<Token> piece(ids.begin() + std::ptrdiff_t(at),
+                                       ids.begin() + std::ptrdiff_t(at + size));
+        const std::vector<float> some = all_logits(transformer, piece, cache);
+        logits.insert(logits.end(), some.begin(), some.end());
+        at += size;
+      }
+      CHECK(error(want, logits) < tolerance);
+    };
+    run(PlainCache(m.model.shape()));
+    run(*Cache<methods::Full::Type, DenseStore<float>>::make(  // attends to chunks itself
+        m.model.shape(), methods::Full::Type(), [&](int, int) {
+          std::vector<DenseStore<float>> one;
+          one.emplace_back(m.model.shape().dim_k, m.model.shape().dim_v);
+          return one;
+        }));
   }
 }
 

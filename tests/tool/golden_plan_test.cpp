@@ -158,12 +158,15 @@ TEST_CASE("plan keeps what kvpress keeps", "[tool][plan][golden]") {
             for (const float s : presses.scores(press, ratio, l, h)) most = std::max(most, std::abs(s));
           const auto got = positions(head(p, l == 0 ? 0 : l == 14 ? 1 : 2, std::size_t(h))["kept"]);
           const auto want = presses.kept(run, l, h);
-          // ranks of entries within rounding of one another are 1/128 apart
-          if (press == "lagkv" && gap > 0 && difference(got, want) == 2) continue;
+          // ranks of entries within rounding of one another are 1/128 apart: one of them may be the other's
+          const bool ranks = press == "lagkv" && gap > 0 && gap < 1.5f / 128;
           if (press == "lagkv" && gap == 0)
             continue;  // 0.8: which of the equal sinks and newest stay is no order
           // equal tokens have equally long keys in layer 0
-          c.same(got, want, gap >= 0 && gap <= 1e-5f * (most - float(one.marks)), press == "knorm" ? n : 7);
+          c.same(got, want, ranks || (gap >= 0 && gap <= 1e-5f * (most - float(one.marks))),
+                 press == "knorm" ? n
+                 : ranks          ? 1
+                                  : 7);
         }
       ++ratio;
     }

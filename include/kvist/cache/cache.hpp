@@ -123,8 +123,7 @@ class Cache {
       if (Status s = policy_.plan(call, state_, plans_); !s) return s;
       for (const Plan& p : plans_) apply(p);
     }
-    for (auto& h : l.heads) h.settle();
-    l.bytes_stale = true;
+    settle(layer);
     note_peak();
     return Done{};
   }
@@ -172,12 +171,14 @@ class Cache {
     return Done{};
   }
 
-  /// Attention of n tokens that are appended afterwards: their queries q [n, q_heads, dk] over all entries, and causally
-  /// over their own rows k [n, kv_heads, dk], v [n, kv_heads, dv]; out [n, q_heads, dv]. Stored rows are read once for 16
-  /// queries, as they are coded: for a few tokens (a draft to be verified, a short turn); many are better served by rows
-  /// that are expanded once. Allocates. Fails with: bad_shape as attend(); unsupported where positions are renumbered.
+  /// Attention of n tokens at positions first_pos and on, which are appended afterwards: their queries q [n, q_heads, dk] over
+  /// all entries, and causally over their own rows k [n, kv_heads, dk], v [n, kv_heads, dv]; out [n, q_heads, dv]. Stored
+  /// rows are read once for 16 queries, as they are coded (with a window, once for each token): for a few tokens (a draft to
+  /// be verified, a short turn); many are better served by rows that are expanded once. Allocates. After the append settle()
+  /// follows, not step(): policies get no evidence of these tokens.
+  /// Fails with: bad_shape as attend(); unsupported where positions are renumbered.
   template <Executor E>
-  Status attend_tokens(int layer, Index n, const float* q, const float* k, const float* v,
+  Status attend_tokens(int layer, Index n, const float* q, const float* k, const float* v, Pos first_pos,
                        const LayerAttention& how, float* out, E& executor) const {
     if (Status s = check_sinks(how); !s) return s;
     if (compact()) return Error{Errc::unsupported, "several tokens at once over renumbered positions"};
@@ -202,7 +203,7 @@ class Cache {
       for (Index t = 0; t < n; ++t) {
         const AttnState one = detail::part_of(all, int(t) * group, group);
         args.q = head_q.data() + std::ptrdiff_t(t) * group * dk;
-        if (how.window > 0) head.attend_since(args, next_ + t + 1 - how.window, one);
+        if (how.window > 0) head.attend_since(args, first_pos + t + 1 - how.window, one);
         const Index from = how.window > 0 ? std::max<Index>(0, t + 1 - how.window) : 0;
         kvist::attend(rows(head_k.data() + std::ptrdiff_t(from) * dk, t + 1 - from, dk),
                       rows(head_v.data() + std::ptrdiff_t(from) * dv, t + 1 - from, dv), args, one);
@@ -213,6 +214,14 @@ class Cache {
     return Done{};
   }
 
+  /// Stores of the layer encode what they may: after tokens that were appended together without evidence (observe() and
+  /// step() do it themselves).
+  void settle(int layer) {
+    Layer& l = layers_[std::size_t(layer)];
+    for (auto& h : l.heads) h.settle();
+    l.bytes_stale = true;
+  }
+
   /// After attend() of a live decode step: gives the policy its evidence, and lets entries go where it is due.
   Status step(int layer, const Clock& now) {
     const Layer& l = layers_[std::size_t(layer)];
@@ -221,6 +230,8 @@ class Cache {
     for (int h = 0; h < shape_.kv_heads; ++h) {
       Evidence& e = evidence_[std::size_t(h)];
       const Index n = l.heads[std::size_t(h)].tier(0).store.size();
+      if (any(wants().step & Needs::probs) && n > tap_row_)
+        return Error{Errc::missing_evidence, "a step follows the attention of its token", n, tap_row_};
       if (any(wants().step & Needs::probs))
         e.probs = {tap_.data() + std::ptrdiff_t(h) * group * tap_row_, group, 1, n, tap_row_, n};
       e.queries = cube(last_q_.data() + std::ptrdiff_t(h) * group * shape_.dim_k, group, 1, shape_.dim_k);

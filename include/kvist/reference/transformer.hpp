@@ -76,10 +76,10 @@ class Transformer {
   /// Appends n >= 1 tokens, the first at position `first`, to the cache and returns the logits asked for:
   /// [rows, vocabulary], valid until the next call.
   ///
-  /// More than one token, or a prompt, is attended to exactly: the cache's entries as it reads them out (or, for a few
-  /// tokens that are no prompt, as it attends to them) and the call's own keys and values as they are. Then, in each layer,
-  /// the tokens are appended and the evidence is handed over, so that the cache can shrink before the next layer grows. A
-  /// single token is appended first and attended to by the cache.
+  /// A prompt, or many tokens, are attended to exactly: the cache's entries as it reads them out and the call's own keys and
+  /// values as they are. Then, in each layer, the tokens are appended, and of a prompt the evidence is handed over, so that
+  /// the cache can shrink before the next layer grows. A few tokens that are no prompt are attended to by a cache that can
+  /// (AttendsTokens), as precisely as its stores do it, and then appended; a single one is appended first.
   /// Fails with: bad_shape (no tokens, a position that the cache does not wait for, another model's cache); bad_value
   /// (an id outside the vocabulary); unsupported (many tokens at once over raw keys whose positions the cache does not
   /// count by slot); what the cache fails with. After a failure of the cache its layers may differ in length.

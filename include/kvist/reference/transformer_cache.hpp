@@ -26,7 +26,7 @@ namespace kvist::inline KVIST_ABI {
 ///   attend(layer, q, scale, out, executor)  one token: q [q_heads, dk] -> out [q_heads, dv], over all its entries
 ///   step(layer, clock)                      after a live decode step's attend
 ///
-/// One that also offers attend_tokens(layer, n, q, k, v, how, out, executor), as Cache has it, is asked for a few tokens at
+/// One that also offers attend_tokens(layer, n, q, k, v, first_position, how, out, executor), as Cache has it, is asked for a few tokens at
 /// once instead of being read out. A raw cache that also offers `compact() == true` counts positions by slot (entry i of a head stands at position i).
 template <class C>
 concept TransformerCache = requires(C& c, const C& k, float* out, const float* in,
@@ -47,7 +47,7 @@ concept TransformerCache = requires(C& c, const C& k, float* out, const float* i
 /// Does the cache attend for several tokens at once?
 template <class C, class E>
 concept AttendsTokens = requires(C& c, const float* in, float* out, const LayerAttention& how, E& executor) {
-  { c.attend_tokens(0, Index{}, in, in, in, how, out, executor) } -> std::same_as<Status>;
+  { c.attend_tokens(0, Index{}, in, in, in, Pos{}, how, out, executor) } -> std::same_as<Status>;
 };
 
 }  // namespace kvist::inline KVIST_ABI

@@ -146,13 +146,15 @@ Status Transformer<E>::attend_few(int layer, Index n, Pos first, C& cache, Hooks
   if constexpr (AttendsTokens<C, E>) {
     const LayerAttention how{model_.config().attention_scale, 0, 0, {}};
     const Status done =
-        cache.attend_tokens(layer, n, q_.data(), k_.data(), v_.data(), how, out_.data(), executor_);
+        cache.attend_tokens(layer, n, q_.data(), k_.data(), v_.data(), first, how, out_.data(), executor_);
     if (!done) return done;
   }
   if constexpr (requires { hooks.on_attention(layer, std::span<const float>{}, first); })
     hooks.on_attention(
         layer, std::span<const float>(out_.data(), std::size_t(n) * std::size_t(s.q_heads * s.dim_v)), first);
-  return cache.append(layer, n, k_.data(), v_.data(), first);
+  if (const Status done = cache.append(layer, n, k_.data(), v_.data(), first); !done) return done;
+  if constexpr (requires { cache.settle(layer); }) cache.settle(layer);
+  return Done{};
 }
 
 /// Many tokens: past rows and the call's own, exactly; then the tokens enter the cache, and the evidence follows.

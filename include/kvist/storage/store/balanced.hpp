@@ -52,6 +52,11 @@ class BalancedStore {
   }
   void reserve(Index n) { s_.reserve(n); }
   void settle() { s_.settle(); }
+  /// As RotatedStore: sharing goes outside.
+  bool coupled() const {
+    if constexpr (requires { s_.coupled(); }) return s_.coupled();
+    else return true;
+  }
   void drop(std::span<const Index> rows) { s_.drop(rows); }
   void truncate(Index n) { s_.truncate(n); }
   void append(const float* k, const float* v, Index n) {

@@ -6,7 +6,7 @@
 #include <kvist/kernels/rows.hpp>
 #include <kvist/kernels/softmax.hpp>
 #include <kvist/storage/store/codec_side.hpp>
-#include <kvist/storage/store/exact_tail.hpp>
+#include <kvist/storage/store/detail/exact_tail.hpp>
 #include <kvist/storage/store/packed_side.hpp>
 
 #include <algorithm>
@@ -86,7 +86,7 @@ class BlockedStore {
   void append(const float* k, const float* v, Index n) {
     if (n <= 0) return;
     if (n == 1 && tv_.size() >= std::max(step_, residual_) + slack) settle();
-    prompt_ = prompt_ || n > 1;
+    if (n > 1) prompt_ = 1;
     tk_.append(k, n);
     tv_.append(v, n);
   }
@@ -114,7 +114,7 @@ class BlockedStore {
     if (prompt_) {
       tk_.fit(0);
       tv_.fit(0);
-      prompt_ = false;
+      prompt_ = 0;
     } else {
       loosen();
     }
@@ -264,6 +264,7 @@ class BlockedStore {
     c.counted_ = counted_;
     c.slots_ = slots_, c.value_slots_ = value_slots_, c.live_k_ = live_k_, c.live_v_ = live_v_, c.room_ = room_;
     c.tk_ = tk_.clone(), c.tv_ = tv_.clone();
+    c.prompt_ = prompt_;
     return c;
   }
 
@@ -280,8 +281,9 @@ class BlockedStore {
     v.number(s.live_k_, 0, s.slots_), v.number(s.live_v_, 0, s.live_k_);
     v.number(s.counted_, 0, most);
     v.list(s.live_, std::size_t(most / 64));
-    ExactTail::fields(v, s.tk_);
-    ExactTail::fields(v, s.tv_);
+    detail::ExactTail::fields(v, s.tk_);
+    detail::ExactTail::fields(v, s.tv_);
+    v.number(s.prompt_, 0, 1);
     if constexpr (Visit::reads)
       if (v.good() && !s.agrees())
         v.fail({Errc::bad_file, "counts of a snapshot that contradict one another", s.slots_, s.live_k_});
@@ -320,7 +322,7 @@ class BlockedStore {
     room_ = slots;
   }
 
-  /// Room of tails that much left comes down; a little stays for the rows that follow.
+  /// Gives back the room of tails that much has left.
   void loosen() {
     tk_.fit(tk_.size() + slack);
     tv_.fit(tv_.size() + slack);
@@ -438,7 +440,8 @@ class BlockedStore {
   }
 
   template <class Side>
-  void read_side(const Side& side, Index coded, const ExactTail& tail, Index first, Index n, float* out) const {
+  void read_side(const Side& side, Index coded, const detail::ExactTail& tail, Index first, Index n,
+                 float* out) const {
     const int d = side.dim();
     const Index here = std::clamp<Index>(coded - first, 0, n);
     for (Index i = 0, slot = here > 0 ? slot_of(first) : 0; i < here;) {
@@ -564,8 +567,8 @@ class BlockedStore {
   K k_;
   V v_;
   Index residual_ = 0, step_ = 1;
-  ExactTail tk_, tv_;
-  bool prompt_ = false;                // rows that came at once wait for settle()
+  detail::ExactTail tk_, tv_;
+  int prompt_ = 0;                     // 1: rows that came together wait for settle()
   std::vector<std::uint64_t> live_;    // a bit for each slot with coded keys
   Index slots_ = 0, value_slots_ = 0;  // ends of coded keys and values
   Index live_k_ = 0, live_v_ = 0;      // rows among them

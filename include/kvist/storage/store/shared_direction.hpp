@@ -404,6 +404,7 @@ class DirectionPair {
     return reserved_ == 0 ? 0 : std::size_t(std::min(1.0, 2 * options_.gamma) * reserved_) + 8;
   }
   void tighten(Kept& kept, int w) const {
+    if (kept.at.capacity() <= std::max(kept.at.size(), room_for_kept())) return;
     fit(kept.at, room_for_kept());
     for (auto& r : kept.rows) fit(r, room_for_kept() * std::size_t(d_[w]));
   }
@@ -429,7 +430,7 @@ class DirectionPair {
     }
     const std::size_t all = out.size(),
                       count = std::min(all, std::size_t(std::ceil(options_.gamma * double(all) - 1e-9)));
-    std::stable_sort(out.begin(), out.end(), [&](Index a, Index b) { return d(a) > d(b); });
+    std::sort(out.begin(), out.end(), [&](Index a, Index b) { return d(a) != d(b) ? d(a) > d(b) : a < b; });
     out.resize(count);
     limit = count == all ? 0.0 : count > 0 ? d(out.back()) : 2.0;
     std::sort(out.begin(), out.end());

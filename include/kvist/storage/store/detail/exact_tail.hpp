@@ -9,6 +9,7 @@
 #include <span>
 
 namespace kvist::inline KVIST_ABI {
+namespace detail {
 
 /// The newest rows of one side of a BlockedStore, as they came: f32 [size, dim], oldest first. Room grows by an eighth.
 class ExactTail {
@@ -52,7 +53,7 @@ class ExactTail {
   /// Forgets the rows from n on.
   void truncate(Index n) { n_ = std::min(n_, n); }
 
-  /// Gives back room where there is more than rows and `spare` need.
+  /// Gives back all room that the rows do not need where that is more than `spare`.
   void fit(Index spare) {
     const Index want = std::max(n_, reserved_);
     if (room_ > want + spare) set_room(want);
@@ -86,4 +87,5 @@ class ExactTail {
   Index n_ = 0, room_ = 0, reserved_ = 0;
 };
 
+}  // namespace detail
 }  // namespace kvist::inline KVIST_ABI
