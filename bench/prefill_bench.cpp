@@ -175,9 +175,12 @@ Counters step(Index depth, Make make) {
   std::vector<double> seconds;
   for (Index i = 0; i < 6 * steps; i += steps) {
     const double t = thread_seconds();
-    for (Index j = i; j < i + steps; ++j)
+    for (Index j = i; j < i + steps; ++j) {
+      ForwardCall call;
+      call.step = j + 1;
       benchmark::DoNotOptimize(
-          bool(transformer.forward(std::span(ids).subspan(std::size_t(j), 1), depth + j, cache)));
+          bool(transformer.forward(std::span(ids).subspan(std::size_t(j), 1), depth + j, cache, call)));
+    }
     if (i > 0) seconds.push_back((thread_seconds() - t) / double(steps));
   }
   return {{"cpu_ms", median(seconds) * 1e3}, {"tokens_per_cpu_second", 1 / median(seconds)}};
