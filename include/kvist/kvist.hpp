@@ -128,6 +128,7 @@
 #include <kvist/storage/codec/int_channel.hpp>
 #include <kvist/storage/codec/int_token.hpp>
 #include <kvist/storage/codec/plain.hpp>
+#include <kvist/storage/share/direction_pair.hpp>
 #include <kvist/storage/share/pairs.hpp>
 #include <kvist/storage/share/slerp.hpp>
 #include <kvist/storage/store/balanced.hpp>
