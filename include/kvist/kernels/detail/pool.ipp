@@ -62,6 +62,7 @@ inline Index avg_windows(const float* x, Index n, F width, float* out) {
 
 template <bool Max>
 inline void pool(const float* x, Index n, int kernel, float* out) {
+  if (n <= 0) return;
   const Index r = kernel / 2;
   const float width = float(kernel);
   const auto plain_one = [&](Index i) {

@@ -51,8 +51,10 @@ struct Q8_0 {
   static void encode(const float* x, std::uint8_t* out) {
     const float d = std::fabs(detail::signed_max(x)) / 127.0f, inverse = detail::inverse_of(d);
     detail::put_half(out, d);
-    for (int j = 0; j < 32; ++j)
-      out[2 + j] = std::uint8_t(std::int8_t(std::clamp(std::round(x[j] * inverse), -127.0f, 127.0f)));
+    for (int j = 0; j < 32; ++j) {
+      const float c = std::clamp(std::round(x[j] * inverse), -127.0f, 127.0f);
+      out[2 + j] = c == c ? std::uint8_t(std::int8_t(c)) : std::uint8_t{0};  // NaN: 0
+    }
   }
   static void decode(const std::uint8_t* in, float* out) {
     const float d = detail::half_at(in);
