@@ -34,13 +34,20 @@ struct Options {
   double max_total_time = 0;  // seconds; 0: as long as the runs take
 };
 
+// Sanitizers' shadow memory needs terabytes of space. GCC says that they are on by a macro, clang by a feature.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool shadow_memory = true;
+#elif defined(__has_feature)
+constexpr bool shadow_memory = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#else
+constexpr bool shadow_memory = false;
+#endif
+
 /// Memory beyond the limit makes an allocation fail, which ends the program: an input must not be able to ask for it.
-void limit_memory([[maybe_unused]] double megabytes) {
-#if !defined(__SANITIZE_ADDRESS__) && \
-    !defined(__SANITIZE_THREAD__)  // their shadow memory needs terabytes of space
+void limit_memory(double megabytes) {
+  if (shadow_memory) return;
   const rlimit limit{rlim_t(megabytes) << 20, rlim_t(megabytes) << 20};
   setrlimit(RLIMIT_AS, &limit);
-#endif
 }
 
 bool read_number(std::string_view argument, std::string_view name, double& out) {
