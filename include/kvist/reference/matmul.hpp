@@ -47,6 +47,7 @@ class Matmul {
       tasks += (p.w->rows + panel - 1) / panel;
       weights += std::int64_t(p.w->rows) * p.w->cols;
     }
+    if (n <= few_tokens) sum_blocks(x, n, products[0].w->cols);
     const auto run = [&](Index task) {
       std::size_t i = 0;
       for (; task >= (products[i].w->rows + panel - 1) / panel; ++i)
@@ -71,9 +72,17 @@ class Matmul {
         for (Index r = first; r < first + count; ++r) p.y[std::ptrdiff_t(t) * p.w->rows + r] += p.bias[r];
   }
 
-  static void few(const WeightMatrix& w, Index first, Index count, const float* x, Index n, float* y) {
+  void sum_blocks(const float* x, Index n, Index cols) {
+    sums_.resize(std::size_t(n) * std::size_t(cols / 32));
+    for (Index t = 0; t < n; ++t)
+      detail::block_sums(x + std::ptrdiff_t(t) * cols, cols / 32 * 32,
+                         sums_.data() + std::ptrdiff_t(t) * (cols / 32));
+  }
+
+  void few(const WeightMatrix& w, Index first, Index count, const float* x, Index n, float* y) {
     const auto fused = [&]<class Block>(Block) {
-      detail::fused_rows<Block>(w.row(first), w.row_bytes(), count, w.cols, x, w.cols, n, y + first, w.rows);
+      detail::fused_rows<Block>(w.row(first), w.row_bytes(), count, w.cols, x, w.cols, sums_.data(), n,
+                                y + first, w.rows);
     };
     if (w.cols % 32 == 0) switch (w.type) {
         case TensorType::f32:
@@ -150,6 +159,7 @@ class Matmul {
     detail::Floats rows, panel, edge;  // [many_rows, cols], [cols, many_rows], [n, many_rows]
   };
   detail::Workspaces<Scratch> scratch_;
+  detail::Floats sums_;  // few tokens: sums of x over each block of 32, [n, cols / 32]
 };
 
 }  // namespace kvist::inline KVIST_ABI

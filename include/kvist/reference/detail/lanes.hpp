@@ -24,6 +24,13 @@ inline constexpr bool lanes_are_registers = true;
 inline constexpr bool lanes_are_registers = false;
 #endif
 
+/// How many sums of Lanes stay in registers beside what they are made of.
+#if defined(__AVX512F__)
+inline constexpr int lane_sums = 8;
+#else
+inline constexpr int lane_sums = 4;
+#endif
+
 /// The f16 at `p` (any alignment) as f32.
 inline float load_f16(const std::byte* p) {
   std::uint16_t bits;
@@ -80,14 +87,16 @@ struct Lanes {
   }
 };
 
-/// n d + m of the 32 nibbles n of 16 bytes: low nibbles first. A 16-entry table of the block's values is looked up.
-inline void expand_nibbles(const std::byte* q, float d, float m, Lanes& low, Lanes& high) {
-  const __m512 n = _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  const __m512 table = _mm512_fmadd_ps(n, _mm512_set1_ps(d), _mm512_set1_ps(m));
+/// first + n of the 32 nibbles n of 16 bytes: low nibbles first.
+template <int first>
+void nibbles(const std::byte* q, Lanes& low, Lanes& high) {
+  const __m512 value = _mm512_set_ps(first + 15, first + 14, first + 13, first + 12, first + 11, first + 10,
+                                     first + 9, first + 8, first + 7, first + 6, first + 5, first + 4,
+                                     first + 3, first + 2, first + 1, first);
   const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q));
   const __m512i bytes = _mm512_maskz_cvtepu8_epi32(Lanes::every, packed);
-  low.v = _mm512_maskz_permutexvar_ps(Lanes::every, bytes, table);  // looks at the low four bits of each index only
-  high.v = _mm512_maskz_permutexvar_ps(Lanes::every, _mm512_maskz_srli_epi32(Lanes::every, bytes, 4), table);
+  low.v = _mm512_maskz_permutexvar_ps(Lanes::every, bytes, value);  // looks at the low four bits of each index only
+  high.v = _mm512_maskz_permutexvar_ps(Lanes::every, _mm512_maskz_srli_epi32(Lanes::every, bytes, 4), value);
 }
 
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -123,15 +132,16 @@ struct Lanes {
   }
 };
 
-inline void expand_nibbles(const std::byte* q, float d, float m, Lanes& low, Lanes& high) {
+template <int first>
+void nibbles(const std::byte* q, Lanes& low, Lanes& high) {
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q)), mask = _mm_set1_epi8(15);
-  const Lanes scale = Lanes::all(d), least = Lanes::all(m);
-  const auto widen = [](__m128i n) {  // 16 bytes below 16: the signed conversion serves
+  const auto widen = [](__m128i n) {
+    if constexpr (first != 0) n = _mm_add_epi8(n, _mm_set1_epi8(first));
     return Lanes{_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(n)),
                  _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(n, 8)))};
   };
-  low = Lanes::fma(widen(_mm_and_si128(bytes, mask)), scale, least);
-  high = Lanes::fma(widen(_mm_and_si128(_mm_srli_epi16(bytes, 4), mask)), scale, least);
+  low = widen(_mm_and_si128(bytes, mask));
+  high = widen(_mm_and_si128(_mm_srli_epi16(bytes, 4), mask));
 }
 
 #else
@@ -179,9 +189,10 @@ struct Lanes {
   }
 };
 
-inline void expand_nibbles(const std::byte* q, float d, float m, Lanes& low, Lanes& high) {
-  low = Lanes::make([&](int i) { return float(unsigned(q[i]) & 15u) * d + m; });  // n d is exact: 15 bits
-  high = Lanes::make([&](int i) { return float(unsigned(q[i]) >> 4) * d + m; });
+template <int first>
+void nibbles(const std::byte* q, Lanes& low, Lanes& high) {
+  low = Lanes::make([&](int i) { return float(int(unsigned(q[i]) & 15u) + first); });
+  high = Lanes::make([&](int i) { return float(int(unsigned(q[i]) >> 4) + first); });
 }
 
 #endif
