@@ -23,6 +23,7 @@
 #include <kvist/core/scratch.hpp>
 #include <kvist/core/types.hpp>
 #include <kvist/core/utf8.hpp>
+#include <kvist/core/vector_rows.hpp>
 #include <kvist/core/version.hpp>
 #include <kvist/kernels/dispatch.hpp>
 #include <kvist/kernels/encode.hpp>

@@ -347,3 +347,17 @@ TEST_CASE("Records leave with entries that are taken back or dropped, and not wi
   CHECK(state.layers[0].heads[0].entries.size() == 7);
   CHECK(state.layers[0].heads[1].entries.size() == 9);
 }
+
+TEST_CASE("Entries that went without the policy being told are an Error", "[policy][Policy]") {
+  const Sums policy;
+  auto state = *policy.start(shape);
+  SmallLayer layer = random_layer(shape, 30);
+  run_call(policy, state, layer, prompt_clock(12));
+  SmallLayer fewer = random_layer(shape, 10);
+  std::vector<Plan> plans;
+  const Status refused = ask(policy, state, fewer, prompt_clock(8), plans);
+  REQUIRE(!refused);
+  CHECK(refused.error().code == Errc::bad_shape);
+  CHECK(plans.empty());
+  for (const auto& head : state.layers[0].heads) CHECK(head.entries.size() == 12);
+}

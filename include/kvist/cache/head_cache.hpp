@@ -4,7 +4,7 @@
 #include <kvist/cache/detail/blend_rows.hpp>
 #include <kvist/core/concepts.hpp>
 #include <kvist/core/fields.hpp>
-#include <kvist/policy/detail/roles.hpp>
+#include <kvist/core/vector_rows.hpp>
 
 #include <algorithm>
 #include <utility>
@@ -97,26 +97,28 @@ class HeadCache {
     }
   }
 
-  /// Adds the entries at positions >= oldest. Allocates only for entries that moved to another tier and lie on both sides.
+  /// As attend(), but of the entries only those at positions >= oldest. Allocates only for entries that moved to another
+  /// tier and lie on both sides, and for `only` lists over several tiers.
   void attend_since(const AttendArgs& args, Pos oldest, const AttnState& state) const {
     Index from = 0;
     std::vector<Index> seen;
     for (const Tier& t : tiers_) {
       const Index n = t.store.size();
       AttendArgs a = args;
-      if (a.logits != nullptr) a.logits += from;
-      a.bias = t.log_weight.empty() ? nullptr : t.log_weight.data();
-      from += n;
       if (std::is_sorted(t.pos.begin(), t.pos.end())) {
-        a.first = Index(std::lower_bound(t.pos.begin(), t.pos.end(), oldest) - t.pos.begin());
+        const Index first = Index(std::lower_bound(t.pos.begin(), t.pos.end(), oldest) - t.pos.begin());
+        a.first = std::max(args.first, from + first);
       } else {
         seen.clear();
         for (Index i = 0; i < n; ++i)
-          if (t.pos[std::size_t(i)] >= oldest) seen.push_back(i);
-        a.first = seen.empty() ? n : 0;
-        if (Index(seen.size()) < n) a.only = seen;
+          if (t.pos[std::size_t(i)] >= oldest &&
+              (args.only.empty() || std::binary_search(args.only.begin(), args.only.end(), from + i)))
+            seen.push_back(from + i);
+        if (seen.empty()) a.first = from + n;  // an empty list would mean all rows
+        else if (Index(seen.size()) < n) a.only = seen;
       }
-      t.store.attend(a, state);
+      detail::attend_rows(t.store, a, from, t.log_weight.empty() ? nullptr : t.log_weight.data(), state);
+      from += n;
     }
   }
 
@@ -232,16 +234,8 @@ class HeadCache {
     detail::erase_rows(t.log_weight, rows);
     // A cut that frees much gives the memory back; a step's single drop keeps it for the next append.
     const std::size_t keep = std::max(t.pos.size(), std::size_t(reserved_)) + 64;
-    if (t.pos.capacity() > keep) fit(t.pos);
-    if (t.log_weight.capacity() > keep) fit(t.log_weight);
-  }
-  /// Memory for the elements, or for what was reserved.
-  template <class T>
-  void fit(std::vector<T>& x) const {
-    std::vector<T> next;
-    next.reserve(std::max(x.size(), std::size_t(reserved_)));
-    next.assign(x.begin(), x.end());
-    x = std::move(next);
+    if (t.pos.capacity() > keep) detail::fit_memory(t.pos, std::size_t(reserved_));
+    if (t.log_weight.capacity() > keep) detail::fit_memory(t.log_weight, std::size_t(reserved_));
   }
 
   void blend(Tier& t, const HeadPlan& plan) {

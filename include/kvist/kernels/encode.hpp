@@ -18,15 +18,6 @@ struct EncodeTable {
 namespace kernels {
 /// The table of the level that runs now.
 KVIST_KERNELS_INLINE const detail::EncodeTable& encode_table();
-}  // namespace kernels
-}  // namespace kvist::inline KVIST_ABI
-
-#if !defined(KVIST_KERNELS_EXTERN)
-#include <kvist/kernels/detail/encode_table.ipp>
-#endif
-
-namespace kvist::inline KVIST_ABI {
-namespace kernels {
 
 /// Rows [n, dim] become entries t .. t+n-1 of a page: codes between the least and the largest number of each group, as
 /// Affine<f16> has them, bit for bit at every level of instruction set. Other entries keep theirs. With groups along the
@@ -53,3 +44,7 @@ inline void encode_q4_0(const PackedLayout& layout, std::uint8_t* page, Index t,
 
 }  // namespace kernels
 }  // namespace kvist::inline KVIST_ABI
+
+#if !defined(KVIST_KERNELS_EXTERN)
+#include <kvist/kernels/detail/encode_table.ipp>
+#endif

@@ -19,15 +19,6 @@ struct HadamardTable {
 namespace kernels {
 /// The table of the level that runs now.
 KVIST_KERNELS_INLINE const detail::HadamardTable& hadamard_table();
-}  // namespace kernels
-}  // namespace kvist::inline KVIST_ABI
-
-#if !defined(KVIST_KERNELS_EXTERN)
-#include <kvist/kernels/detail/hadamard_table.ipp>
-#endif
-
-namespace kvist::inline KVIST_ABI {
-namespace kernels {
 
 /// Rows x [rows, d], one behind the other, times the normalised Hadamard matrix in Sylvester order, in place; it is its own
 /// inverse. The same bits at every level of instruction set. Requires: d a power of two. Cost: d log2 d additions a row.
@@ -38,3 +29,7 @@ inline void hadamard(float* x, Index rows, int d) {
 
 }  // namespace kernels
 }  // namespace kvist::inline KVIST_ABI
+
+#if !defined(KVIST_KERNELS_EXTERN)
+#include <kvist/kernels/detail/hadamard_table.ipp>
+#endif

@@ -19,15 +19,6 @@ struct PoolTable {
 namespace kernels {
 /// The table of the level that runs now.
 KVIST_KERNELS_INLINE const detail::PoolTable& pool_table();
-}  // namespace kernels
-}  // namespace kvist::inline KVIST_ABI
-
-#if !defined(KVIST_KERNELS_EXTERN)
-#include <kvist/kernels/detail/pool_table.ipp>
-#endif
-
-namespace kvist::inline KVIST_ABI {
-namespace kernels {
 
 /// out[i] = the largest of x over the `kernel` entries centred on i, fewer at the borders; what a NaN among them makes of it is
 /// open. Requires: kernel odd; out [n] apart from x.
@@ -43,3 +34,7 @@ inline void avg_pool(std::span<const float> x, int kernel, float* out) {
 
 }  // namespace kernels
 }  // namespace kvist::inline KVIST_ABI
+
+#if !defined(KVIST_KERNELS_EXTERN)
+#include <kvist/kernels/detail/pool_table.ipp>
+#endif

@@ -28,15 +28,6 @@ namespace kernels {
 /// The table of the level that runs now.
 template <Scalar T>
 const detail::RowsTable<T>& rows_table();
-}  // namespace kernels
-}  // namespace kvist::inline KVIST_ABI
-
-#if !defined(KVIST_KERNELS_EXTERN)
-#include <kvist/kernels/detail/rows_table.ipp>
-#endif
-
-namespace kvist::inline KVIST_ABI {
-namespace kernels {
 
 // Leaf kernels on runs of rows [n, d] of f32, f16 or bf16 with any strides. Runs whose channels lie side by side
 // (channel_stride 1) and runs whose entries do (stride 1: transposed values, channel-major blocks) are fast; other
@@ -111,3 +102,7 @@ void from_f32(const float* in, std::ptrdiff_t n, T* out) {
 
 }  // namespace kernels
 }  // namespace kvist::inline KVIST_ABI
+
+#if !defined(KVIST_KERNELS_EXTERN)
+#include <kvist/kernels/detail/rows_table.ipp>
+#endif

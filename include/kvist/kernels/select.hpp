@@ -54,15 +54,7 @@ struct SelectTable {
 namespace kernels {
 /// The table of the level that runs now.
 KVIST_KERNELS_INLINE const detail::SelectTable& select_table();
-}  // namespace kernels
-}  // namespace kvist::inline KVIST_ABI
 
-#if !defined(KVIST_KERNELS_EXTERN)
-#include <kvist/kernels/detail/select_table.ipp>
-#endif
-
-namespace kvist::inline KVIST_ABI {
-namespace kernels {
 namespace detail {
 
 /// Requires: 1 <= k <= n.
@@ -132,3 +124,7 @@ inline void select_bottom(std::span<const float> scores, Index k, std::vector<In
 
 }  // namespace kernels
 }  // namespace kvist::inline KVIST_ABI
+
+#if !defined(KVIST_KERNELS_EXTERN)
+#include <kvist/kernels/detail/select_table.ipp>
+#endif

@@ -23,15 +23,6 @@ struct SoftmaxTable {
 namespace kernels {
 /// The table of the level that runs now.
 KVIST_KERNELS_INLINE const detail::SoftmaxTable& softmax_table();
-}  // namespace kernels
-}  // namespace kvist::inline KVIST_ABI
-
-#if !defined(KVIST_KERNELS_EXTERN)
-#include <kvist/kernels/detail/softmax_table.ipp>
-#endif
-
-namespace kvist::inline KVIST_ABI {
-namespace kernels {
 
 /// out [n] = softmax of x [n]; the exponential is a polynomial within 2 ulp. A logit of -infinity has probability 0;
 /// where all are, the result is all zeros. May be done in place.
@@ -70,3 +61,7 @@ inline void add_to_pairs(const float* x, Index rows, std::ptrdiff_t stride, Inde
 
 }  // namespace kernels
 }  // namespace kvist::inline KVIST_ABI
+
+#if !defined(KVIST_KERNELS_EXTERN)
+#include <kvist/kernels/detail/softmax_table.ipp>
+#endif

@@ -4,7 +4,8 @@
 //   #define KVIST_STAMP_BODY <kvist/kernels/detail/rows.ipp>
 //   #define KVIST_STAMP_FLOAT        (optional: no avx512vnni copy, pick with KVIST_PICK_FLOAT)
 //   #include <kvist/kernels/detail/stamp.hpp>
-// A body may use what vec_<isa>.ipp and math.ipp offer (they come first, once per file) and must include nothing.
+// A body may use what vec_<isa>.ipp and math.ipp offer (they come first, once per file) and must include nothing but
+// other bodies.
 #include <kvist/kernels/detail/stamp_base.hpp>
 
 // In each region the vector layer comes first and the bodies that use it after: the order is not the formatter's.
@@ -14,6 +15,7 @@ namespace kvist::inline KVIST_ABI {
 namespace kernels::detail::base {
 #if !defined(KVIST_DETAIL_VEC_BASE)
 #define KVIST_DETAIL_VEC_BASE
+using kvist::from_f32, kvist::to_f32;  // those of one number: kernels has namesakes for rows
 #include <kvist/kernels/detail/vec_base.ipp>
 #include <kvist/kernels/detail/math.ipp>
 #endif

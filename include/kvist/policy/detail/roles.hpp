@@ -2,7 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
 
+#include <cstddef>
 #include <type_traits>
+#include <vector>
 
 namespace kvist::inline KVIST_ABI {
 namespace detail {
@@ -34,18 +36,6 @@ struct fate_records<D> {
   using Entry = typename D::Entry;
   using PerHead = typename D::PerHead;
 };
-
-/// Removes ascending rows from a vector, keeping the order of the others.
-template <class T>
-void erase_rows(std::vector<T>& v, const std::vector<Index>& rows) {
-  if (rows.empty() || v.empty()) return;
-  std::size_t to = std::size_t(rows[0]), d = 0;
-  for (std::size_t from = to; from < v.size(); ++from) {
-    if (d < rows.size() && std::size_t(rows[d]) == from) ++d;
-    else v[to++] = std::move(v[from]);
-  }
-  v.resize(to, T{});
-}
 
 /// Rows that a plan moves away, as they are numbered once its drops are done.
 inline std::vector<Index> moved_rows(const HeadPlan& plan) {

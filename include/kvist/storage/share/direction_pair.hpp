@@ -4,6 +4,7 @@
 #include <kvist/core/concepts.hpp>
 #include <kvist/core/fields.hpp>
 #include <kvist/core/half.hpp>
+#include <kvist/core/vector_rows.hpp>
 #include <kvist/kernels/rows.hpp>
 #include <kvist/kernels/softmax.hpp>
 #include <kvist/storage/any_store.hpp>
@@ -167,8 +168,9 @@ class DirectionPair {
     merged_ = end;
     if (too_much(tokens_.capacity())) {  // a prompt's memory is given back
       rows_[0].clear(), rows_[1].clear(), tokens_.clear(), apart_.clear(), chosen_.clear();
-      for (int w = 0; w < 2; ++w) fit(rows_[w], room_to_wait() * std::size_t(d_[w]));
-      fit(tokens_, room_to_wait()), fit(apart_, room_to_wait()), fit(chosen_, room_to_wait());
+      for (int w = 0; w < 2; ++w) fit_memory(rows_[w], room_to_wait() * std::size_t(d_[w]));
+      fit_memory(tokens_, room_to_wait()), fit_memory(apart_, room_to_wait()),
+          fit_memory(chosen_, room_to_wait());
     }
   }
 
@@ -383,16 +385,8 @@ class DirectionPair {
   }
   /// Gives the memory of a prompt's waiting rows back.
   void shrink(Side& s) {
-    fit(s.id, room_to_wait());
-    for (int w = 0; w < 2; ++w) fit(s.wait[w], room_to_wait() * std::size_t(d_[w]));
-  }
-  /// Memory for what x holds, and for n elements at least.
-  template <class X>
-  static void fit(X& x, std::size_t n) {
-    X next;
-    next.reserve(std::max(n, x.size()));
-    next.assign(x.begin(), x.end());
-    x = std::move(next);
+    fit_memory(s.id, room_to_wait());
+    for (int w = 0; w < 2; ++w) fit_memory(s.wait[w], room_to_wait() * std::size_t(d_[w]));
   }
   /// Rows that reserve() lets wait and settle.
   std::size_t room_to_wait() const { return reserved_ > 0 ? std::size_t(slack + 2) : 0; }
@@ -404,8 +398,8 @@ class DirectionPair {
   }
   void tighten(Kept& kept, int w) const {
     if (kept.at.capacity() <= std::max(kept.at.size(), room_for_kept())) return;
-    fit(kept.at, room_for_kept());
-    for (auto& r : kept.rows) fit(r, room_for_kept() * std::size_t(d_[w]));
+    fit_memory(kept.at, room_for_kept());
+    for (auto& r : kept.rows) fit_memory(r, room_for_kept() * std::size_t(d_[w]));
   }
 
   /// Which of a call's rows are too far apart for one direction: into chosen_, ascending. Rows without a partner (-1) are not.
@@ -472,7 +466,7 @@ class DirectionPair {
         else x[to++] = x[from];
       }
       x.resize(to);
-      if (x.capacity() > std::max(to, std::size_t(reserved_)) + 64) fit(x, std::size_t(reserved_));
+      if (x.capacity() > std::max(to, std::size_t(reserved_)) + 64) fit_memory(x, std::size_t(reserved_));
     };
     for (Side& s : side_) {
       for (auto& norms : s.norms) erase(norms);
