@@ -159,11 +159,48 @@ std::string edited(int kind, std::span<const std::uint8_t> edits) {
     if (how % 4 == 3) x = edges[value % std::size(edges)];
     std::memcpy(at, &x, 8);
   }
-  kvist::detail::SnapshotSum sum;
+  kvist::Checksum sum;
   sum.add(out.data(), out.size() - 8);
   const std::uint64_t value = sum.value();
   std::memcpy(out.data() + out.size() - 8, &value, 8);
   return out;
+}
+
+/// What a cache does to a store in a long life: much leaves at once, little comes, room is asked for.
+void live_on(AnyStore s) {
+  static const std::vector<float> x = numbers(80 * dim);
+  s.append(x.data(), x.data() + 7, 60);  // enough that stores give memory back below
+  std::vector<Index> gone;
+  for (Index i = 0; i < s.size(); ++i)
+    if (i % 4 != 1) gone.push_back(i);
+  s.drop(gone);
+  for (Index i = 0; i < 20; ++i) s.append(x.data() + i * dim, x.data() + i, 1);
+  s.append(x.data(), x.data() + 7, 20);
+  s.settle();
+  s.reserve(s.size() + 50);
+  s.append(x.data(), x.data() + 7, 50);
+  s.settle();
+  const Index n = s.size();
+  std::vector<float> k(std::size_t(n) * dim), v(k), logits(static_cast<std::size_t>(n));
+  s.read(0, n, k.data(), v.data());
+  float m[1], l[1], out[dim];
+  const AttnState state{1, dim, m, l, out};
+  state.clear();
+  AttendArgs args;
+  args.q = x.data();
+  args.first = n / 3;
+  args.logits = logits.data();
+  args.logits_stride = n;
+  s.attend(args, state);
+}
+
+/// The store of a loaded cache once more, to be changed.
+AnyStore once_more(const AnyStore& s, int kind, int layer, int head, int tier) {
+  auto empty_ones = stores(kind, layer, head);
+  auto copy = from_snapshot(snapshot_bytes(s).value(), std::move((*empty_ones)[std::size_t(tier)]),
+                            {std::uint64_t{16} << 20});
+  if (!copy) std::abort();
+  return *std::move(copy);
 }
 
 void check(int kind, std::string_view bytes) {
@@ -178,6 +215,8 @@ void check(int kind, std::string_view bytes) {
       const Index n = c->size(l, h);
       k.resize(std::size_t(n) * dim), v.resize(std::size_t(n) * dim);
       c->read(l, h, 0, n, k.data(), v.data());
+      for (int t = 0; t < c->head(l, h).tiers(); ++t)
+        live_on(once_more(c->head(l, h).tier(t).store, kind, l, h, t));
     }
   for (Index t = 10; t < 14; ++t) feed(*c, 1, t);
   AnyCache branch = c->clone();

@@ -156,3 +156,15 @@ TEST_CASE("A default that list shows may be written out", "[methods][options]") 
     }
   }
 }
+
+TEST_CASE("Groups of a store are counted from 1, also where nothing is coded", "[methods][stores]") {
+  for (const char* text : {"KIVI:bits=16,group=0", "KIVI:k_bits=16,v_bits=16,group=0,residual=0",
+                           "KIVI:bits=16,group=-32", "KIVI:group=-2147483648", "int_token:bits=16,group=-5",
+                           "int_token:group=-1", "int_channel:group=0", "int_channel:group=-32"}) {
+    INFO(text);
+    std::string fault;
+    const auto spec = methods::parse_spec(text, fault);
+    REQUIRE(spec);
+    CHECK_FALSE(methods::make(*spec, fault).has_value());
+  }
+}

@@ -66,9 +66,8 @@ struct IntTokenStore {
   }
   static Result<StoreFactory> make(const Options& o) {
     const int kb = o.k_bits != 0 ? o.k_bits : o.bits, vb = o.v_bits != 0 ? o.v_bits : o.bits;
-    for (const int b : {kb, vb})
-      if (b != 16)
-        if (Status s = IntToken<f16>{b, o.group}.validate(1); !s) return s.error();
+    for (const int b : {kb, vb})  // 16: no codes, but the group still has to be one
+      if (Status s = IntToken<f16>{b == 16 ? 8 : b, o.group}.validate(1); !s) return s.error();
     if (o.outliers < 0) return Error{Errc::bad_option, "outliers counts numbers of a row", 0, o.outliers};
     return StoreFactory([o, kb, vb](const Shape& s, int, int) -> Result<std::vector<AnyStore>> {
       auto k = detail::token_form(true, kb, o.group, s.dim_k, o.outliers);
@@ -152,6 +151,8 @@ struct CodecStore {
   }
   static Result<StoreFactory> make(const Options& o) {
     return StoreFactory([o](const Shape& s, int, int) -> Result<std::vector<AnyStore>> {
+      for (const int d : {s.dim_k, s.dim_v})
+        if (Status fits = detail::check_channels(d); !fits) return fits.error();
       if (!fp8 && (s.dim_k % 32 != 0 || s.dim_v % 32 != 0))
         return Error{Errc::bad_shape, "blocks of 32 channels do not divide the head dimension", 32,
                      s.dim_k % 32 != 0 ? s.dim_k : s.dim_v};

@@ -41,9 +41,8 @@ struct Kivi {
   }
   static Result<StoreFactory> make(const Options& o) {
     const int kb = o.k_bits != 0 ? o.k_bits : o.bits, vb = o.v_bits != 0 ? o.v_bits : o.bits;
-    for (const int b : {kb, vb})
-      if (b != 16)
-        if (Status s = IntChannel<f16>{b, o.group}.validate(1); !s) return s.error();
+    for (const int b : {kb, vb})  // 16: no codes, but the group still has to be one
+      if (Status s = IntChannel<f16>{b == 16 ? 8 : b, o.group}.validate(1); !s) return s.error();
     if (o.residual < 0 || o.residual > 1 << 20 || o.residual % o.group != 0)
       return Error{Errc::bad_option, "residual is a multiple of group, at most 1048576", o.group, o.residual};
     return StoreFactory([o, kb, vb](const Shape& s, int, int) -> Result<std::vector<AnyStore>> {

@@ -100,6 +100,17 @@ TEST_CASE("A constant group decodes to its value, and codes never leave their ra
   for (const float x : there_and_back(IntChannel<f16>{4, 1}, wild, 8)) CHECK(std::isfinite(x));
 }
 
+TEST_CASE("Scales and minima beyond the range of their type are cut to its largest number",
+          "[storage][codec]") {
+  const float most = std::numeric_limits<float>::max();
+  CHECK(Affine<f16>::stored(most) == 65504.0f);
+  CHECK(Affine<bf16>::stored(most) == 0x1.fep127f);
+  CHECK(Affine<bf16>::stored(-most) == -0x1.fep127f);
+  CHECK(Affine<float>::stored(most) == most);
+  const std::vector<float> wild = {most, -most, 0, 1};
+  for (const float x : there_and_back(IntChannel<bf16>{8, 1}, wild, 4)) CHECK(std::isfinite(x));
+}
+
 TEST_CASE("The worked example of keys per channel has the codes, scales and minima of its source",
           "[storage][codec][KIVI]") {
   const float rows[4][16] = {{0, .25, .5, .75, 1, 1.25, 1.5, .75, -.75, -.5, 0, .75, .25, .5, -.25, 0},

@@ -2,6 +2,8 @@
 #include "../../support/catch.hpp"
 #include "../../support/coded_rows.hpp"
 
+#include <kvist/storage/codec/adapt/rotated.hpp>
+#include <kvist/storage/codec/adapt/with_outliers.hpp>
 #include <kvist/storage/codec/any_codec.hpp>
 #include <kvist/storage/codec/ggml.hpp>
 #include <kvist/storage/codec/int_channel.hpp>
@@ -182,6 +184,56 @@ void live(S store, int d, std::uint64_t seed, float step, double tolerance) {
   }
 }
 
+/// A codec of units of rows that cannot change one of them.
+struct Whole {
+  using Model = Nothing;
+  IntChannel<f16> inner{8, 20};
+  Index block_rows() const { return inner.block_rows(); }
+  std::size_t block_bytes(int d) const { return inner.block_bytes(d); }
+  void encode(const Model& m, const float* rows, Index n, int d, std::byte* out) const {
+    inner.encode(m, rows, n, d, out);
+  }
+  void decode(const Model& m, const std::byte* in, Index n, int d, float* out) const {
+    inner.decode(m, in, n, d, out);
+  }
+};
+
+/// Rows of a store that are written are near what they were written to, and the others within `others` of what they were.
+template <class C>
+void writes(const char* name, C codec, float others) {
+  INFO(name);
+  constexpr int d = 32;
+  BlockedStore<CodecSide<C>, CodecSide<C>> store(CodecSide<C>(codec, d), CodecSide<C>(codec, d), 20);
+  Numbers numbers(9);
+  const auto rows = numbers.rows(100, d);
+  store.append(rows.data(), rows.data(), 97);
+  store.settle();
+  REQUIRE(store.coded_keys() == 80);
+  std::vector<float> k(97 * d), v(k), k2(k), v2(k);
+  store.read(0, 97, k.data(), v.data());
+  for (const Index i : {0, 45, 79, 90}) {
+    std::vector<float> nk(d), nv(d);
+    for (int c = 0; c < d; ++c)  // within the ranges of the unit
+      nk[std::size_t(c)] = 0.5f * k[std::size_t(i * d + c)],
+      nv[std::size_t(c)] = -0.25f * v[std::size_t(i * d + c)];
+    store.write(i, nk.data(), nv.data());
+    store.read(0, 97, k2.data(), v2.data());
+    float worst_written = 0, worst_other = 0;
+    for (Index e = 0; e < 97 * d; ++e) {
+      const std::size_t at = std::size_t(e), c = std::size_t(e % d);
+      const bool written = e / d == i;
+      float& worst = written ? worst_written : worst_other;
+      worst = std::max({worst, std::fabs(k2[at] - (written ? nk[c] : k[at])),
+                        std::fabs(v2[at] - (written ? nv[c] : v[at]))});
+    }
+    INFO("row " << i);
+    CHECK(worst_written < 0.05f);
+    CHECK(worst_other <= others);
+    k = k2;
+    v = v2;
+  }
+}
+
 }  // namespace
 
 TEST_CASE("A blocked store keeps, codes and attends over the right rows whatever happens to it",
@@ -313,4 +365,36 @@ TEST_CASE("A written row of a blocked store is coded once, and its neighbours ke
     k = k2;
     v = v2;
   }
+}
+
+TEST_CASE("A written row is not lost where a codec takes several rows together, adapted or not",
+          "[storage][BlockedStore]") {
+  const IntChannel<f16> codec{8, 20};
+  writes("IntChannel", codec, 0);
+  writes("WithOutliers", WithOutliers<IntChannel<f16>>{codec, 2}, 0);
+  writes("Rotated", Rotated<IntChannel<f16>>{codec}, 0);
+  writes("any WithOutliers", AnyCodec(WithOutliers<IntChannel<f16>>{codec, 2}), 0);
+  writes("any Rotated", AnyCodec(Rotated<IntChannel<f16>>{codec}), 0);
+  writes("both", Rotated<WithOutliers<IntChannel<f16>>>{{codec, 2}}, 0);
+  writes("cannot rewrite", Whole{}, 0.05f);
+  writes("any that cannot rewrite", AnyCodec(Whole{}), 0.05f);
+}
+
+TEST_CASE("Rows of as many channels as a store takes are attended over one by one",
+          "[storage][BlockedStore]") {
+  constexpr int d = CodecSide<AnyCodec>::most_channels;
+  CodecStore store(CodecSide<AnyCodec>(Plain<float>{}, d), CodecSide<AnyCodec>(Plain<float>{}, d), 0);
+  Numbers numbers(10);
+  const auto k = numbers.rows(5, d), v = numbers.rows(5, d), q = numbers.rows(1, d);
+  store.append(k.data(), v.data(), 5);
+  store.settle();
+  AttendArgs a;
+  a.q = q.data();
+  a.scale = 0.005f;
+  AttnBuffer buffer(1, d);
+  store.attend(a, buffer.state());
+  std::vector<float> out(static_cast<std::size_t>(d));
+  finish(buffer.state(), out.data());
+  const auto want = exact_attention(a, 0, k, v, d, 5);
+  for (std::size_t c = 0; c < out.size(); ++c) REQUIRE(std::fabs(double(out[c]) - want.out[c]) < 1e-4);
 }

@@ -18,29 +18,37 @@ const Shape shape{1, 4, 1, d, d};
 
 struct Named {
   std::string name;
-  double tolerance;  ///< of the output, relative: rows with loud channels, thus peaked weights
+  double tolerance;  ///< of the output, relative; of the logits a third
 };
 
+// What was measured, and a quarter more. Rows that are decoded are worked on in f32; kernels at the codes round queries and
+// weights to 16 bits (exact) or 8 (fast). Every eighth channel of the rows and queries is four times as loud: the others get
+// less of a query's 8 bits, keys coded per channel get least, and a few large weights carry the output's error unaveraged.
+constexpr double decoded = 3e-6, exact = 3e-4, fast = 3e-2, fast_int8 = 4e-2, fast_channels = 5e-2;
+
 std::vector<Named> stores() {
-  std::vector<Named> out{{"rotated(int8)", 3e-4},
-                         {"rotated(q5_1)", 3e-6},
-                         {"KIVI:bits=4,group=64,residual=64", 3e-4},
-                         {"KIVI:bits=3,group=16,residual=16", 3e-6},
-                         {"int_token:bits=4,group=32,outliers=2", 3e-6},
-                         {"int8:accuracy=fast", 6e-2},
-                         {"q8_0:accuracy=fast", 6e-2},
-                         {"q4_0:accuracy=fast", 6e-2},
-                         {"q4_1:accuracy=fast", 6e-2},
-                         {"int_token:bits=4,group=32,accuracy=fast", 6e-2},
-                         {"KIVI:bits=4,group=32,residual=32,accuracy=fast", 6e-2},
-                         {"KIVI:bits=2,group=32,residual=32,accuracy=fast", 6e-2},
-                         {"MiniCache:start=0+f16", 3e-4},
-                         {"MiniCache:start=0+int8", 3e-4},
-                         {"MiniCache:start=0,gamma=0.5+rotated(int8)", 3e-4}};
-  for (const methods::Entry& e : methods::registry())
-    if (e.store && std::string_view(e.info.name) != "rotated")
-      out.push_back(
-          {std::string(e.info.name) + (std::string_view(e.info.name) == "MiniCache" ? ":start=0" : ""), 3e-4});
+  std::vector<Named> out{{"rotated(int8)", exact},
+                         {"rotated(q5_1)", decoded},
+                         {"KIVI:bits=4,group=64,residual=64", exact},
+                         {"KIVI:bits=3,group=16,residual=16", decoded},
+                         {"int_token:bits=4,group=32,outliers=2", decoded},
+                         {"int8:accuracy=fast", fast_int8},
+                         {"q8_0:accuracy=fast", fast},
+                         {"q4_0:accuracy=fast", fast},
+                         {"q4_1:accuracy=fast", fast},
+                         {"int_token:bits=4,group=32,accuracy=fast", fast},
+                         {"KIVI:bits=4,group=32,residual=32,accuracy=fast", fast_channels},
+                         {"KIVI:bits=2,group=32,residual=32,accuracy=fast", fast_channels},
+                         {"MiniCache:start=0+f16", decoded},
+                         {"MiniCache:start=0+int8", decoded},
+                         {"MiniCache:start=0,gamma=0.5+rotated(int8)", decoded}};
+  for (const methods::Entry& e : methods::registry()) {
+    const std::string_view name = e.info.name;
+    if (!e.store || name == "rotated") continue;
+    const std::string_view kernels[] = {"int8", "int_token", "q8_0", "q4_0", "q4_1", "KIVI"};
+    const bool at_codes = std::find(std::begin(kernels), std::end(kernels), name) != std::end(kernels);
+    out.push_back({std::string(name) + (name == "MiniCache" ? ":start=0" : ""), at_codes ? exact : decoded});
+  }
   return out;
 }
 
@@ -119,7 +127,8 @@ TEST_CASE("Attention over every store is that of the rows it gives back", "[stor
         if (sinks)
           for (int g = 0; g < a.group; ++g) add_sink(state, g, 0.5f * float(g));
         finish(state, out.data());
-        double error = 0, norm = 0, mass = 0;
+        double error = 0, norm = 0, mass = 0, logit_error = 0, logit_norm = 0, worst_logit = 0;
+        Index seen = 0;
         for (int g = 0; g < a.group; ++g) {
           auto want = exact_attention(a, g, k, v, d, n);
           if (sinks) {  // takes its share of the probability
@@ -136,12 +145,19 @@ TEST_CASE("Attention over every store is that of the rows it gives back", "[stor
           for (Index i = 0; i < n; ++i) {
             const double w = want.logits[std::size_t(i)], x = double(logits[std::size_t(g * n + i)]);
             REQUIRE(std::isinf(w) == std::isinf(x));
-            if (!std::isinf(w)) REQUIRE(std::fabs(w - x) < 60 * store.tolerance);
+            if (std::isinf(w)) continue;
+            logit_error += (w - x) * (w - x), logit_norm += w * w, ++seen;
+            worst_logit = std::max(worst_logit, std::fabs(w - x));
           }
         }
         INFO("kind " << kind << ": relative error " << std::sqrt(error / norm));
         REQUIRE(std::sqrt(error / norm) < store.tolerance);
         if (a.logits == nullptr) continue;
+        const double rms = std::sqrt(logit_norm / double(seen));
+        INFO("logits: relative error " << std::sqrt(logit_error / logit_norm) << ", worst "
+                                       << worst_logit / rms);
+        REQUIRE(std::sqrt(logit_error / logit_norm) < store.tolerance / 3);
+        REQUIRE(worst_logit < store.tolerance / 3 * 5 * rms);
         tap_probabilities(state, logits.data(), n, n);
         for (std::size_t i = 0; i < std::size_t(n); ++i) mass += double(logits[i]);
         if (!sinks) REQUIRE(mass == Approx(1).margin(1e-5));
@@ -149,6 +165,73 @@ TEST_CASE("Attention over every store is that of the rows it gives back", "[stor
       }
     }
   }
+}
+
+TEST_CASE(
+    "Rows that hold no numbers leave the others' attention alone when they are hidden, and when they are "
+    "gone",
+    "[storage][stores]") {
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const Named& store : stores())
+    for (const float bad : {std::nanf(""), inf, -inf, 1e30f}) {
+      if (store.name.find("MiniCache") != store.name.npos) continue;  // directions of two layers
+      // rows that share a range with an infinity keep little else
+      if (store.name == "int_channel" && !std::isnan(bad)) continue;
+      INFO(store.name << " " << bad);
+      Numbers numbers(41);
+      AnyStore s = std::move(made(store.name)[0]);
+      auto rows_k = numbers.rows(500, d), rows_v = numbers.rows(500, d);
+      std::vector<Index> bad_rows{50, 51, 130, 296}, good;
+      for (const Index i : bad_rows)
+        for (int c = 0; c < d; ++c) {
+          rows_k[std::size_t(i * d + c)] = std::nanf("");
+          rows_v[std::size_t(i * d + c)] = i == 51 && c % 3 == 0 ? 1.0f : bad;
+        }
+      const auto check = [&](const char* what, Index first, const std::vector<Index>& only,
+                             const std::vector<Index>& hidden) {
+        INFO(what);
+        const Index n = s.size();
+        std::vector<float> k(std::size_t(n * d)), v(k), out(std::size_t(2 * d));
+        s.read(0, n, k.data(), v.data());
+        for (const Index i : hidden)
+          std::fill_n(k.begin() + i * d, d, 0.0f), std::fill_n(v.begin() + i * d, d, 0.0f);
+        const auto q = numbers.rows(2, d);
+        AttendArgs a;
+        a.q = q.data();
+        a.group = 2;
+        a.scale = 0.125f;
+        a.first = first;
+        a.only = only;
+        AttnBuffer buffer(2, d);
+        s.attend(a, buffer.state());
+        finish(buffer.state(), out.data());
+        double error = 0, norm = 0;
+        for (int g = 0; g < 2; ++g) {
+          const auto want = exact_attention(a, g, k, v, d, n);
+          for (int c = 0; c < d; ++c) {
+            const double e = double(out[std::size_t(g * d + c)]) - want.out[std::size_t(c)];
+            error += e * e;
+            norm += want.out[std::size_t(c)] * want.out[std::size_t(c)];
+          }
+        }
+        REQUIRE(std::sqrt(error / norm) < store.tolerance);
+      };
+      for (Index i = 0; i < 300; ++i)
+        if (std::find(bad_rows.begin(), bad_rows.end(), i) == bad_rows.end()) good.push_back(i);
+      s.append(rows_k.data(), rows_v.data(), 300);
+      check("a list, nothing coded", 0, good, bad_rows);
+      check("a window, nothing coded", 297, {}, bad_rows);
+      s.settle();
+      check("a list", 0, good, bad_rows);
+      check("a window", 297, {}, bad_rows);
+      s.drop(bad_rows);
+      check("gone", 0, {}, {});
+      for (Index i = 300; i < 420; ++i) {
+        s.append(rows_k.data() + i * d, rows_v.data() + i * d, 1);
+        s.settle();
+      }
+      check("gone for long", 0, {}, {});
+    }
 }
 
 TEST_CASE("The blocks of q8_0, q4_0 and q4_1 decode to the same numbers in pages",

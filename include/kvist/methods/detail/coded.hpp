@@ -32,9 +32,17 @@ struct CodedForm {
   kernels::PackedLayout layout;  ///< dim 0: none
 };
 
+/// Can a coded store hold rows of d channels? Fails with: bad_shape.
+inline Status check_channels(int d) {
+  constexpr int most = CodecSide<AnyCodec>::most_channels;
+  if (d < 1 || d > most) return Error{Errc::bad_shape, "coded rows have 1 to 8192 channels", most, d};
+  return Done{};
+}
+
 /// Codes per row in groups of channels (0: the whole row). `bits` 16: rows in f16. Fails with: bad_option; bad_shape (the
-/// group does not divide the head dimension).
+/// group does not divide the head dimension, or that is above 8192).
 inline Result<CodedForm> token_form(bool keys, int bits, int group, int d, int outliers = 0) {
+  if (Status s = check_channels(d); !s) return s.error();
   if (bits == 16) return CodedForm{AnyCodec(Plain<f16>{}), {}};
   const IntToken<f16> codec{bits, group};
   if (Status s = codec.validate(d); !s) return s.error();
@@ -51,8 +59,9 @@ inline Result<CodedForm> token_form(bool keys, int bits, int group, int d, int o
   return CodedForm{AnyCodec(codec), layout.valid() ? layout : kernels::PackedLayout{}};
 }
 
-/// Codes per channel in groups of rows.
+/// Codes per channel in groups of rows. Fails with: bad_option; bad_shape (a head dimension above 8192).
 inline Result<CodedForm> channel_form(bool keys, int bits, int group, int d) {
+  if (Status s = check_channels(d); !s) return s.error();
   if (bits == 16) return CodedForm{AnyCodec(Plain<f16>{}), {}};
   const IntChannel<f16> codec{bits, group};
   if (Status s = codec.validate(d); !s) return s.error();

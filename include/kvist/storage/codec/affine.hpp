@@ -20,7 +20,9 @@ struct Affine {
   float scale = 0, minimum = 0;
 
   static float stored(float x) {
-    constexpr float most = std::same_as<S, f16> ? 65504.0f : std::numeric_limits<float>::max();
+    constexpr float most = std::same_as<S, f16>    ? 65504.0f
+                           : std::same_as<S, bf16> ? to_f32(bf16{0x7f7f})  // the largest f32 rounds to infinity
+                                                   : std::numeric_limits<float>::max();
     return to_f32(from_f32<S>(std::clamp(x, -most, most)));
   }
   static Affine of(float least, float largest, int top) {

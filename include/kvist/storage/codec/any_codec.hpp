@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
 #include <kvist/core/fields.hpp>
+#include <kvist/storage/codec/detail/rewrite_row.hpp>
 
 #include <memory>
 #include <utility>
@@ -65,8 +66,7 @@ class AnyCodec {
       c.decode(Model{}, in, n, d, out);
     }
     void rewrite(std::byte* block, Index i, int d, const float* row) const override {
-      if constexpr (requires { c.rewrite(Model{}, block, i, d, row); }) c.rewrite(Model{}, block, i, d, row);
-      else if (c.block_rows() == 1) c.encode(Model{}, row, 1, d, block);
+      detail::rewrite_row(c, Model{}, block, i, d, row);
     }
     void fields(FieldWriter& v) const override { visit_fields(v, c); }
     void fields(FieldReader& v) const override { visit_fields(v, c); }

@@ -7,6 +7,7 @@
 #include <kvist/kernels/softmax.hpp>
 #include <kvist/storage/store/codec_side.hpp>
 #include <kvist/storage/store/detail/exact_tail.hpp>
+#include <kvist/storage/store/detail/sum_weighted.hpp>
 #include <kvist/storage/store/packed_side.hpp>
 
 #include <algorithm>
@@ -36,6 +37,9 @@ namespace kvist::inline KVIST_ABI {
 /// A tail of residual + 64 rows (or a step + 64) is settled by the next append of a single row, so that an engine that never
 /// settles still gets a coded cache.
 ///
+/// Rows that are dropped, or that attention hides, do not touch its output, whatever numbers they hold or held. Only where
+/// rows are coded together along the tokens an infinity widens the range of its unit, and its neighbours lose precision.
+///
 /// bytes(): codes, scales and minima with the room for them, the tail's room, the bitmap. Room grows by an eighth in decode
 /// and is exact (to a page) after a prompt. attend() adds over tiles of 128 slots and allocates nothing for packed sides.
 template <class K, class V>
@@ -63,6 +67,8 @@ class BlockedStore {
   /// Rows whose keys (values) are coded.
   Index coded_keys() const { return live_k_; }
   Index coded_values() const { return live_v_; }
+  /// Does no row wait in the tail?
+  bool all_coded() const { return tk_.size() == 0 && tv_.size() == 0; }
   /// Slots of coded keys, dead ones counted.
   Index slots() const { return slots_; }
   const K& key_side() const { return k_; }
@@ -73,6 +79,10 @@ class BlockedStore {
   }
 
   /// Room for n rows in all, coded ones and a tail that never grows: append, settle and drop then allocate nothing in decode.
+  /// Where decode also evicts, slots of dropped rows count until they are closed up, which waits until they are a 32nd of the
+  /// room: ask for that many more rows than there will be, rounded up to pages. Units along the tokens close up whole: room
+  /// for two units more does where the oldest rows leave (a window, behind sinks). Where evictions leave a few rows in each
+  /// unit no room is enough, and it grows by an eighth at a time.
   void reserve(Index n) {
     const Index want = up(n);
     reserved_ = std::max(reserved_, want);
@@ -95,8 +105,7 @@ class BlockedStore {
     const bool together = v_.unit() > 1;  // values by units have no window of their own
     if (tk_.size() >= step_) {
       const Index n = tk_.size() / step_ * step_;
-      const Index need = up(slots_ + n);
-      if (need > room_) set_room(slots_ == 0 ? need : std::max(need, up(room_ + room_ / 8)));
+      make_room(n);
       k_.encode(slots_, tk_.row(0), n);
       if (together) v_.encode(slots_, tv_.row(0), n);
       live_.resize(std::size_t((slots_ + n + 63) / 64), 0);
@@ -180,8 +189,7 @@ class BlockedStore {
 
   /// Room for n rows more that take() will bring.
   void expect(Index n) {
-    const Index need = up(slots_ + n);
-    if (need > room_) set_room(slots_ == 0 ? need : std::max(need, up(room_ + room_ / 8)));
+    if (up(slots_ + n) > room_) grow(n);
   }
   /// Adds n rows behind the coded ones: keys [n, dk], and values as side `from` has them in slots `slot` and on.
   /// Requires: no tail, units of one row.
@@ -297,6 +305,7 @@ class BlockedStore {
     const Index by = up(1);
     if (room_ % by != 0 || reserved_ % by != 0 || slots_ % k_.unit() != 0 || value_slots_ % v_.unit() != 0)
       return false;
+    if (reserved_ > room_) return false;
     if (live_.size() != std::size_t((slots_ + 63) / 64)) return false;
     if (slots_ % 64 != 0 && (live_.back() >> (slots_ % 64)) != 0) return false;
     Index keys = 0, values = 0;
@@ -315,6 +324,21 @@ class BlockedStore {
   Index up(Index n) const {
     const Index by = std::max({k_.unit(), K::quantum, V::quantum});
     return (n + by - 1) / by * by;
+  }
+  void grow(Index n) {
+    const Index need = up(slots_ + n);
+    set_room(slots_ == 0 ? need : std::max(need, up(room_ + room_ / 8)));
+  }
+  /// Room for n slots behind the others: of dead units where these are many enough and do, else new.
+  void make_room(Index n) {
+    if (up(slots_ + n) <= room_) return;
+    // Closing up moves every row behind the first dead unit, so that each slot won costs room / `enough` moves.
+    const Index enough = std::max(k_.unit(), room_ / (reserved_ > 0 ? 32 : 8));
+    if (slots_ - live_k_ >= enough) {
+      const Index dead = dead_slots();
+      if (dead >= enough && up(slots_ - dead + n) <= room_) return pack();
+    }
+    grow(n);
   }
   void set_room(Index slots) {
     k_.resize(slots);
@@ -404,16 +428,22 @@ class BlockedStore {
 
   /// Closes up dead units where that frees enough. They are counted again when an eighth of that more slots are dead.
   void repack() {
-    const Index unit = k_.unit(), enough = std::min(std::max(up(1), room_ / 8), slots_),
-                gone = slots_ - live_k_;
+    const Index enough = std::min(std::max(up(1), room_ / 8), slots_), gone = slots_ - live_k_;
     counted_ = std::min(counted_, gone);
     if (gone < enough || (gone < counted_ + enough / 8 && live_k_ > 0)) return;
     counted_ = gone;
-    Index dead = 0;
-    for (Index at = 0; at < slots_; at += unit) dead += unit_alive(at) ? 0 : unit;
+    const Index dead = dead_slots();
     if (dead > 0 && dead >= enough) close_up();
   }
-  void close_up() {
+  /// Slots of dead units.
+  Index dead_slots() const {
+    const Index unit = k_.unit();
+    Index dead = 0;
+    for (Index at = 0; at < slots_; at += unit) dead += unit_alive(at) ? 0 : unit;
+    return dead;
+  }
+  /// The units behind dead ones move down.
+  void pack() {
     const Index unit = k_.unit();
     Index to = 0, values = 0;
     for (Index from = 0; from < slots_; from += unit) {
@@ -432,6 +462,10 @@ class BlockedStore {
     value_slots_ = values;
     counted_ = 0;
     live_.resize(std::size_t((slots_ + 63) / 64));
+  }
+  /// That, and room that it frees is given back.
+  void close_up() {
+    pack();
     const Index want = std::max(up(slots_), reserved_);
     if (want < room_) {
       set_room(want);
@@ -542,8 +576,8 @@ class BlockedStore {
             }
         if (coded > 0) v_.sum(at, std::min(count, value_slots_ - at), &logits[0][0], tile, a.group, s.o);
         if (coded < n)
-          kernels::axpy_group(rows(tv_.row(row + coded - live_v_), n - coded, dim_v()), &later[0][0], tile,
-                              a.group, s.o);
+          detail::sum_weighted(rows(tv_.row(row + coded - live_v_), n - coded, dim_v()), &later[0][0], tile,
+                               a.group, s.o);
       });
       row += live;
     }
@@ -559,7 +593,7 @@ class BlockedStore {
       };
       const std::uint64_t bits[2] = {ones(count), ones(count - 64)};
       finish_tile(logits, count, bits, row, a, s, [&](const Index*, Index n) {
-        kernels::axpy_group(rows(tv_.row(row - live_v_), n, dim_v()), &logits[0][0], tile, a.group, s.o);
+        detail::sum_weighted(rows(tv_.row(row - live_v_), n, dim_v()), &logits[0][0], tile, a.group, s.o);
       });
     }
   }

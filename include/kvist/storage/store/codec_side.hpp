@@ -5,7 +5,9 @@
 #include <kvist/kernels/rows.hpp>
 #include <kvist/storage/buffer.hpp>
 #include <kvist/storage/codec/any_codec.hpp>
+#include <kvist/storage/codec/detail/rewrite_row.hpp>
 #include <kvist/storage/codec/plain.hpp>
+#include <kvist/storage/store/detail/sum_weighted.hpp>
 
 #include <algorithm>
 #include <cstring>
@@ -20,7 +22,8 @@ namespace kvist::inline KVIST_ABI {
 template <Codec C>
 class CodecSide {
  public:
-  static constexpr Index quantum = 1;  ///< slots that room is made for at once, besides whole blocks
+  static constexpr Index quantum = 1;         ///< slots that room is made for at once, besides whole blocks
+  static constexpr int most_channels = 8192;  ///< of a row
   struct Query {
     const float* q = nullptr;
     int group = 0;
@@ -29,7 +32,10 @@ class CodecSide {
 
   CodecSide() requires std::default_initializable<C>
   = default;
-  CodecSide(C codec, int dim) : codec_(std::move(codec)), dim_(dim) {}
+  /// Requires: 0 < dim <= most_channels.
+  CodecSide(C codec, int dim) : codec_(std::move(codec)), dim_(dim) {
+    KVIST_ASSERT(dim > 0 && dim <= most_channels);
+  }
 
   int dim() const { return dim_; }
   Index unit() const { return codec_.block_rows(); }  ///< slots that are encoded together
@@ -48,11 +54,9 @@ class CodecSide {
     for (Index i = 0; i < n; i += unit())
       codec_.encode(model_, rows + std::ptrdiff_t(i) * dim_, std::min(unit(), n - i), dim_, block(slot + i));
   }
-  /// One slot gets a new row; others keep their bits.
+  /// One slot gets a new row; others keep their bits, but for codecs of several rows that have no `rewrite`.
   void rewrite(Index slot, const float* row) {
-    if constexpr (requires { codec_.rewrite(model_, block(slot), slot, dim_, row); })
-      codec_.rewrite(model_, block(slot), slot % unit(), dim_, row);
-    else if (unit() == 1) codec_.encode(model_, row, 1, dim_, block(slot));
+    detail::rewrite_row(codec_, model_, block(slot), slot % unit(), dim_, row);
   }
   /// Copies a unit, bit for bit.
   void move(Index from, Index to) { std::memcpy(block(to), block(from), block_bytes()); }
@@ -107,7 +111,7 @@ class CodecSide {
   /// o [group, dim] += sum of w[g * stride + i] * slot at + i.
   void sum(Index at, Index n, const float* w, std::ptrdiff_t stride, int group, float* o) const {
     for_each_tile(at, n, [&](const Rows<float>& run, Index first) {
-      kernels::axpy_group(run, w + first, stride, group, o);
+      detail::sum_weighted(run, w + first, stride, group, o);
     });
   }
 
@@ -143,7 +147,7 @@ class CodecSide {
   template <Codec D>
   friend class CodecSide;
 
-  static constexpr int tile_floats = 8192;
+  static constexpr int tile_floats = most_channels;  // a row at least
   std::size_t block_bytes() const { return codec_.block_bytes(dim_); }
   std::byte* block(Index slot) { return data_.data() + std::size_t(slot / unit()) * block_bytes(); }
   const std::byte* block(Index slot) const {

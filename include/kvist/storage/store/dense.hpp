@@ -154,8 +154,10 @@ class DenseStore {
     v.number(room, 0, most_entries);
     v.number(size, 0, room);
     if constexpr (V::reads) {
-      if (v.good() && room % block != 0)
-        v.fail({Errc::bad_file, "the room of a snapshot is no whole number of blocks", block, room});
+      // What was reserved becomes the room when rows leave: both are whole blocks, and the room holds what was reserved.
+      if (v.good() && (room % block != 0 || s.reserved_ % block != 0 || s.reserved_ > room))
+        v.fail({Errc::bad_file,
+                "the room of a snapshot is no whole number of blocks, or less than was reserved", block, room});
       const std::size_t entry = (std::size_t(s.dim_k_) + std::size_t(s.dim_v_)) * sizeof(T) + 1;  // 1: the table
       if (!v.allow(std::uint64_t(room), entry)) return;
       s.size_ = 0;

@@ -23,7 +23,9 @@ enum class PackedRule : std::uint8_t {
 };
 
 /// The keys, or the values, of a BlockedStore as packed pages of 128 slots, which the fused kernels read without decoding.
-/// The codes, scales and minima are those of the rule's codec; only their places differ.
+/// The codes, scales and minima are those of the rule's codec; only their places differ. Except that scales and minima of
+/// values are finite: infinite ones become the largest f16, NaN becomes 0. Kernels multiply whole pages by their weights, and
+/// a hidden or dropped row must count nothing at weight 0.
 /// Requires: layout.valid(), layout.dim <= 512; as layout_of() makes it for ggml's rules, else layout.minima and
 /// layout.centre == 0.
 class PackedSide {
@@ -71,6 +73,7 @@ class PackedSide {
       else if (rule_ == PackedRule::q8_0) kernels::encode_q8_0(layout_, page, t, x, count);
       else if (rule_ == PackedRule::q4_0) kernels::encode_q4_0(layout_, page, t, x, count);
       else code_blocks(page, t, x, count);
+      if (!layout_.keys) keep_finite(page, t, count);
       i += count;
     }
   }
@@ -175,6 +178,29 @@ class PackedSide {
       layout_.scales(b)[t] = layout_.scales(a)[s];
       if (layout_.minima) layout_.minimums(b)[t] = layout_.minimums(a)[s];
     }
+  }
+
+  /// Scales and minima of the values at places t .. t+n-1: groups of channels, each group's for the 128 slots side by side.
+  void keep_finite(std::uint8_t* page, Index t, Index n) {
+    for (int row = 0; row < layout_.scale_rows(); ++row) {
+      const std::ptrdiff_t at = std::ptrdiff_t(row) * quantum + t;
+      finite(layout_.scales(page) + at, n);
+      if (layout_.minima) finite(layout_.minimums(page) + at, n);
+    }
+  }
+  static void finite(f16* x, Index n) {
+    // Four at once: an exponent of ones, and only that, carries into the sign's place.
+    Index i = 0;
+    for (std::uint64_t four; i + 4 <= n; i += 4) {
+      std::memcpy(&four, x + i, 8);
+      if ((((four & 0x7c007c007c007c00u) + 0x0400040004000400u) & 0x8000800080008000u) != 0)
+        for (Index j = i; j < i + 4; ++j) finite(x[j]);
+    }
+    for (; i < n; ++i) finite(x[i]);
+  }
+  static void finite(f16& x) {
+    const unsigned size = x.bits & 0x7fffu;
+    if (size >= 0x7c00u) x.bits = std::uint16_t(size > 0x7c00u ? 0u : (x.bits & 0x8000u) | 0x7bffu);
   }
 
   kernels::Ahead ahead(Index at) const {

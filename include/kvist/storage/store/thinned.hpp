@@ -107,6 +107,10 @@ class ThinnedStore {
   static void fields(Visit& v, Self& s) {
     v.same("thinned");
     Front::fields(v, s.front_);
+    if constexpr (Visit::reads)  // rows come to the second store coded: take() has no place for those that wait
+      if (v.good() && !s.front_.all_coded())
+        v.fail({Errc::bad_file, "a snapshot whose rows wait to be coded where none can", s.front_.size(),
+                s.front_.coded_values()});
     Body::fields(v, s.body_);
     v.number(s.looked_, 0, 1 << 30);
     v.memory_of(s.shifted_);

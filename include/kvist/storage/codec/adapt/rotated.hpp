@@ -3,6 +3,7 @@
 #include <kvist/core/concepts.hpp>
 #include <kvist/core/fields.hpp>
 #include <kvist/kernels/hadamard.hpp>
+#include <kvist/storage/codec/detail/rewrite_row.hpp>
 
 #include <bit>
 #include <vector>
@@ -37,6 +38,11 @@ struct Rotated {
   void decode(const Model& m, const std::byte* in, Index n, int d, float* out) const {
     inner.decode(m, in, n, d, out);
     kernels::hadamard(out, n, d);
+  }
+  void rewrite(const Model& m, std::byte* block, Index i, int d, const float* row) const {
+    std::vector<float> turned(row, row + d);
+    kernels::hadamard(turned.data(), 1, d);
+    detail::rewrite_row(inner, m, block, i, d, turned.data());
   }
 };
 

@@ -3,6 +3,7 @@
 #include <kvist/core/concepts.hpp>
 #include <kvist/core/fields.hpp>
 #include <kvist/storage/codec/affine.hpp>
+#include <kvist/storage/codec/detail/rewrite_row.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -48,34 +49,8 @@ struct WithOutliers {
     float* const rest = far.empty() ? near : far.data();
     std::copy_n(rows, numbers, rest);
     std::byte* at = out + inner.block_bytes(d);
-    for (Index i = 0; i < n; ++i, at += std::ptrdiff_t(count) * 4) {
-      float* const x = rest + std::ptrdiff_t(i) * d;
-      const float* const row = rows + std::ptrdiff_t(i) * d;
-      const float mean = std::accumulate(x, x + d, 0.0f) / float(d);
-      // Channels in the order of their distance, largest first, lower channels first among equals: one after another.
-      const auto before = [&](int a, int b) {
-        const float da = std::fabs(row[a] - mean), db = std::fabs(row[b] - mean);
-        return da > db || (da == db && a < b);
-      };
-      for (int j = 0, last = -1; j < count; ++j) {
-        int c = -1;
-        for (int k = 0; k < d; ++k)
-          if ((last < 0 || before(last, k)) && (c < 0 || before(k, c))) c = k;
-        if (c < 0) c = last;  // numbers that compare with nothing (NaN)
-        const std::uint16_t number = std::uint16_t(c);
-        std::memcpy(at + std::ptrdiff_t(j) * 2, &number, 2);
-        detail::put<f16>(at + std::ptrdiff_t(count) * 2, std::size_t(j), Affine<f16>::stored(row[c]));
-        x[c] = 0;
-        last = c;
-      }
-      double sum = 0;
-      for (int k = 0; k < d; ++k) sum += double(x[k]);
-      for (int j = 0; j < count; ++j) {
-        std::uint16_t c;
-        std::memcpy(&c, at + std::ptrdiff_t(j) * 2, 2);
-        x[c] = float(sum / double(d - count));
-      }
-    }
+    for (Index i = 0; i < n; ++i, at += std::ptrdiff_t(count) * 4)
+      take_out(rows + std::ptrdiff_t(i) * d, d, rest + std::ptrdiff_t(i) * d, at);
     inner.encode(m, rest, n, d, out);
   }
   void decode(const Model& m, const std::byte* in, Index n, int d, float* out) const {
@@ -88,6 +63,40 @@ struct WithOutliers {
         if (c < d)
           out[std::ptrdiff_t(i) * d + c] = detail::get<f16>(at + std::ptrdiff_t(count) * 2, std::size_t(j));
       }
+  }
+  void rewrite(const Model& m, std::byte* block, Index i, int d, const float* row) const {
+    std::vector<float> rest(row, row + d);
+    take_out(row, d, rest.data(), block + inner.block_bytes(d) + std::ptrdiff_t(i) * count * 4);
+    detail::rewrite_row(inner, m, block, i, d, rest.data());
+  }
+
+ private:
+  /// The outliers of a row go to `at`; x, a copy of the row, gets the mean of the others in their place.
+  void take_out(const float* row, int d, float* x, std::byte* at) const {
+    const float mean = std::accumulate(row, row + d, 0.0f) / float(d);
+    // Channels in the order of their distance, largest first, lower channels first among equals: one after another.
+    const auto before = [&](int a, int b) {
+      const float da = std::fabs(row[a] - mean), db = std::fabs(row[b] - mean);
+      return da > db || (da == db && a < b);
+    };
+    for (int j = 0, last = -1; j < count; ++j) {
+      int c = -1;
+      for (int k = 0; k < d; ++k)
+        if ((last < 0 || before(last, k)) && (c < 0 || before(k, c))) c = k;
+      if (c < 0) c = last;  // numbers that compare with nothing (NaN)
+      const std::uint16_t number = std::uint16_t(c);
+      std::memcpy(at + std::ptrdiff_t(j) * 2, &number, 2);
+      detail::put<f16>(at + std::ptrdiff_t(count) * 2, std::size_t(j), Affine<f16>::stored(row[c]));
+      x[c] = 0;
+      last = c;
+    }
+    double sum = 0;
+    for (int k = 0; k < d; ++k) sum += double(x[k]);
+    for (int j = 0; j < count; ++j) {
+      std::uint16_t c;
+      std::memcpy(&c, at + std::ptrdiff_t(j) * 2, 2);
+      x[c] = float(sum / double(d - count));
+    }
   }
 };
 

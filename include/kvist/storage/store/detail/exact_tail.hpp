@@ -70,6 +70,9 @@ class ExactTail {
     v.number(s.room_, 0, most), v.number(s.reserved_, 0, most);
     v.number(s.n_, 0, s.room_);
     if constexpr (Visit::reads) {
+      if (v.good() && s.reserved_ > s.room_)
+        v.fail({Errc::bad_file, "the room of a snapshot's tail is less than was reserved", s.reserved_,
+                s.room_});
       if (!v.allow(std::uint64_t(s.room_), std::size_t(s.dim_) * sizeof(float))) return;
       s.rows_ = Buffer<float>(std::size_t(s.room_) * std::size_t(s.dim_));
     }
