@@ -193,7 +193,24 @@ TEST_CASE("A step needs the attention of its token", "[cache][Cache]") {
   auto cache = make_cache(*methods::H2O::make({}));
   History history;
   append(cache, history, 10, random);
-  CHECK(cache.step(0, Clock{Phase::decode, 1, 10, 5, true}).error().code == Errc::missing_evidence);
+  const Clock now{Phase::decode, 1, 10, 5, true};
+  CHECK(cache.step(0, now).error().code == Errc::missing_evidence);
+  const auto q = random_floats(std::size_t(shape.q_heads * shape.dim_k), random);
+  std::vector<float> out(std::size_t(shape.q_heads * shape.dim_v));
+  Serial serial;
+  REQUIRE(cache.attend(0, q.data(), 0.25f, out.data(), serial));
+  REQUIRE(cache.attend(1, q.data(), 0.25f, out.data(), serial));
+  CHECK(cache.step(0, now).error().code == Errc::missing_evidence);  // of another layer
+  REQUIRE(cache.step(1, now));
+  CHECK(cache.step(1, now).error().code == Errc::missing_evidence);  // used up
+  REQUIRE(cache.attend(1, q.data(), 0.25f, out.data(), serial));
+  append(cache, history, 1, random);
+  CHECK(cache.step(1, now).error().code == Errc::missing_evidence);  // of the token before
+  REQUIRE(cache.attend(1, q.data(), 0.25f, out.data(), serial));
+  HeadPlan drop_first;
+  drop_first.drop = {0};
+  cache.apply(Plan{1, {drop_first, drop_first}, {}});
+  CHECK(cache.step(1, now).error().code == Errc::missing_evidence);  // of rows that have gone
 }
 
 TEST_CASE("Appended positions must go on", "[cache][Cache]") {
@@ -204,6 +221,19 @@ TEST_CASE("Appended positions must go on", "[cache][Cache]") {
   const Status s = cache.append(0, 1, history.k.data(), history.v.data(), 3);
   REQUIRE(!s);
   CHECK(s.error().code == Errc::bad_shape);
+}
+
+TEST_CASE("Where one head cannot take a token, none does", "[cache][Cache]") {
+  auto cache = make_cache(Policy<Never>());
+  History history;
+  Random random(5);
+  append(cache, history, 4, random);
+  HeadPlan drop_last;
+  drop_last.drop = {3};
+  cache.apply(Plan{0, {drop_last, HeadPlan{}}, {}});
+  CHECK(cache.append(0, 1, history.k.data(), history.v.data(), 3).error().code == Errc::bad_shape);
+  CHECK(cache.size(0, 0) == 3);
+  CHECK(cache.size(0, 1) == 4);
 }
 
 TEST_CASE("Renumbered positions give the attention of keys rotated by their row", "[cache][Cache]") {

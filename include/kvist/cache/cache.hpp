@@ -82,14 +82,14 @@ class Cache {
   }
 
   /// n tokens of a layer: k [n, kv_heads, dk], v [n, kv_heads, dv], positions first_pos, first_pos + 1, ...
-  /// Fails with: bad_shape where positions do not go on after those held.
+  /// Fails with: bad_shape where positions do not go on after those held; nothing has changed then.
   Status append(int layer, Index n, const float* k, const float* v, Pos first_pos) {
     Layer& l = layers_[std::size_t(layer)];
+    for (const auto& head : l.heads)
+      if (const auto& pos = head.tier(0).pos; !pos.empty() && pos.back() >= first_pos)
+        return Error{Errc::bad_shape, "appended positions must follow those held", pos.back() + 1, first_pos};
     for (int h = 0; h < shape_.kv_heads; ++h) {
       auto& head = l.heads[std::size_t(h)];
-      const auto& pos = head.tier(0).pos;
-      if (!pos.empty() && pos.back() >= first_pos)
-        return Error{Errc::bad_shape, "appended positions must follow those held", pos.back() + 1, first_pos};
       if (n == 1) {
         head.append(k + h * shape_.dim_k, v + h * shape_.dim_v, 1, first_pos);
       } else {
@@ -168,6 +168,7 @@ class Cache {
     });
     last_q_.assign(q, q + std::ptrdiff_t(shape_.q_heads) * shape_.dim_k);
     tap_row_ = longest;
+    attended_ = {layer, next_};
     return Done{};
   }
 
@@ -222,19 +223,24 @@ class Cache {
     l.bytes_stale = true;
   }
 
-  /// After attend() of a live decode step: gives the policy its evidence, and lets entries go where it is due.
+  /// After attend() of this layer in a live decode step: gives the policy its evidence, and lets entries go where it is due.
+  /// Fails with: missing_evidence where the policy wants evidence and the layer's newest token was not attended to, or
+  /// entries have gone since; else as Policy::observe and Policy::plan.
   Status step(int layer, const Clock& now) {
+    if (any(wants().step) && !(attended_ == Attended{layer, next_}))
+      return Error{Errc::missing_evidence, "a step follows the attention of its layer's newest token (layer)",
+                   layer, attended_.layer};
+    attended_ = {};
     const Layer& l = layers_[std::size_t(layer)];
     const int group = shape_.group();
     evidence_.assign(std::size_t(shape_.kv_heads), Evidence{});
     for (int h = 0; h < shape_.kv_heads; ++h) {
       Evidence& e = evidence_[std::size_t(h)];
       const Index n = l.heads[std::size_t(h)].tier(0).store.size();
-      if (any(wants().step & Needs::probs) && n > tap_row_)
-        return Error{Errc::missing_evidence, "a step follows the attention of its token", n, tap_row_};
       if (any(wants().step & Needs::probs))
         e.probs = {tap_.data() + std::ptrdiff_t(h) * group * tap_row_, group, 1, n, tap_row_, n};
-      e.queries = cube(last_q_.data() + std::ptrdiff_t(h) * group * shape_.dim_k, group, 1, shape_.dim_k);
+      if (any(wants().step))
+        e.queries = cube(last_q_.data() + std::ptrdiff_t(h) * group * shape_.dim_k, group, 1, shape_.dim_k);
       e.first_query = next_ - 1;
     }
     return observe(layer, evidence_, now);
@@ -246,6 +252,7 @@ class Cache {
     for (std::size_t h = 0; h < plan.heads.size(); ++h)
       if (!plan.heads[h].empty()) l.heads[h].apply(plan.heads[h]);
     policy_.applied(plan, state_);
+    if (attended_.layer == plan.layer) attended_ = {};  // probabilities no longer fit the rows
     l.bytes_stale = true;
     if (on_plan) on_plan(plan);
   }
@@ -258,6 +265,7 @@ class Cache {
         policy_.truncate(state_, l, h, n, pos);
       }
     next_ = std::min(next_, pos);
+    attended_ = {};
     for (Layer& l : layers_) l.bytes_stale = true;
   }
 
@@ -454,6 +462,11 @@ class Cache {
   std::vector<Plan> plans_;
   std::vector<float> one_k_, one_v_, last_q_, tap_, turn_;
   Index tap_row_ = 0;
+  struct Attended {
+    int layer = -1;
+    Pos next = 0;  ///< position behind the newest token then
+    bool operator==(const Attended&) const = default;
+  } attended_;  ///< what the last attend() was of, until a step has used it
   std::vector<AttnBuffer> states_;
   std::vector<std::vector<float>> turned_;  // [kv_heads]: rotated queries, a tile of keys and one of values
   std::vector<Evidence> evidence_;
