@@ -1,6 +1,8 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
+#include <kvist/kernels/rows.hpp>
+#include <kvist/policy/detail/channel_tiles.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -52,23 +54,21 @@ class QueryStatistics {
       turn.push_back(std::polar(1.0, -f * double(first + begin)));
       step.push_back(std::polar(1.0, -f));
     }
-    std::vector<double> x(d);
-    for (Index i = begin; i < queries.w; ++i) {
-      for (std::size_t g = 0; g < group; ++g) {
-        const std::span<const float> q = queries.row(int(g), i);
-        std::copy(q.begin(), q.end(), x.begin());
-        for (std::size_t f = 0; f < turn.size(); ++f) {
-          const auto [a, b] = rope.channels(int(f));
-          const std::complex<double> back = std::complex(x[std::size_t(a)], x[std::size_t(b)]) * turn[f];
-          x[std::size_t(a)] = back.real();
-          x[std::size_t(b)] = back.imag();
-        }
-        // Sums of distances from the first query: far fewer digits cancel in the covariance.
-        if (count_ == 0) std::copy(x.begin(), x.end(), origin_.begin() + std::ptrdiff_t(g * d));
-        fold(x, g);
+    std::vector<double> back(d);
+    std::vector<float> x(group * std::size_t(chunk) * d), columns(ChannelTiles::floats(chunk, int(d))),
+        products(d * d);
+    for (Index at = begin; at < queries.w; at += chunk) {
+      const Index n = std::min(chunk, queries.w - at);
+      for (Index i = 0; i < n; ++i) {
+        for (std::size_t g = 0; g < group; ++g)
+          unrotate(queries.row(int(g), at + i), g, rope, turn, back,
+                   &x[(g * std::size_t(chunk) + std::size_t(i)) * d]);
+        for (std::size_t f = 0; f < turn.size(); ++f) turn[f] *= step[f];
+        ++count_;
       }
-      for (std::size_t f = 0; f < turn.size(); ++f) turn[f] *= step[f];
-      ++count_;
+      for (std::size_t g = 0; g < group; ++g)
+        fold(std::span<const float>(x).subspan(g * std::size_t(chunk) * d, std::size_t(n) * d), n, g, columns,
+             products);
     }
   }
 
@@ -116,11 +116,38 @@ class QueryStatistics {
   }
 
  private:
-  void fold(std::vector<double>& x, std::size_t g) {
-    for (std::size_t i = 0; i < d_; ++i) sum_[g * d_ + i] += x[i] -= origin_[g * d_ + i];
+  /// Queries whose products are added up in f32 before they join the f64 sums.
+  static constexpr Index chunk = ChannelTiles::tile;
+
+  /// One query turned back (x [dk]), as its distance from the first one: far fewer digits cancel in the covariance.
+  /// out [dk].
+  void unrotate(std::span<const float> q, std::size_t g, const RopeTable& rope,
+                std::span<const std::complex<double>> turn, std::span<double> x, float* out) {
+    std::copy(q.begin(), q.end(), x.begin());
+    for (std::size_t f = 0; f < turn.size(); ++f) {
+      const auto [i, j] = rope.channels(int(f));
+      double &a = x[std::size_t(i)], &b = x[std::size_t(j)];
+      const double left = a * turn[f].real() - b * turn[f].imag();
+      b = a * turn[f].imag() + b * turn[f].real();
+      a = left;
+    }
+    double* const origin = &origin_[g * d_];
+    if (count_ == 0) std::copy(x.begin(), x.end(), origin);
+    for (std::size_t i = 0; i < d_; ++i) out[i] = float(x[i] - origin[i]);
+  }
+
+  /// Adds the queries x [n, dk] of query head g.
+  void fold(std::span<const float> x, Index n, std::size_t g, std::span<float> columns,
+            std::span<float> products) {
+    for (std::size_t at = 0; at < x.size(); at += d_)
+      for (std::size_t i = 0; i < d_; ++i) sum_[g * d_ + i] += double(x[at + i]);
+    const Rows<float> by_channel = ChannelTiles(x, n, int(d_), columns).at(0);
+    std::fill(products.begin(), products.end(), 0.0f);
+    kernels::axpy_group(rows(x.data(), n, int(d_)), by_channel.data, by_channel.channel_stride, int(d_),
+                        products.data());
     for (std::size_t i = 0; i < d_; ++i) {
       double* const row = square_.data() + g * triangle(d_) + triangle(i);
-      for (std::size_t j = 0; j <= i; ++j) row[j] += x[i] * x[j];
+      for (std::size_t j = 0; j <= i; ++j) row[j] += double(products[i * d_ + j]);
     }
   }
 

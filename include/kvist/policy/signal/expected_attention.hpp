@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
 #include <kvist/core/fields.hpp>
+#include <kvist/policy/detail/channel_tiles.hpp>
 #include <kvist/policy/detail/query_statistics.hpp>
 #include <kvist/policy/detail/window_rows.hpp>
 
@@ -121,9 +122,10 @@ struct ExpectedAttention {
   template <Head H>
   static void expected_logits(const HeadContext<H>& c, std::span<const float> mean,
                               std::span<const float> covariance, std::span<float> out) {
-    constexpr Index tile = 32;
+    constexpr Index tile = detail::ChannelTiles::tile;
     const int d = c.shape.dim_k;
     auto rows_of = c.scratch.floats(std::size_t(tile) * std::size_t(d));
+    auto memory = c.scratch.floats(detail::ChannelTiles::floats(tile, d));
     auto turned = c.scratch.floats(std::size_t(tile) * std::size_t(d));  // [dk, tile]
     const float linear = 1.0f / std::sqrt(float(d)), square = 0.5f / float(d);
     c.head.keys.for_each_run([&](auto run, Index first) {
@@ -132,7 +134,7 @@ struct ExpectedAttention {
         const Index count = std::min(tile, run.n - i);
         const auto part = run.part(i, count);
         kernels::to_f32(part, rows_of.data());
-        kernels::dot_group(part, covariance.data(), d, square, turned.data(), tile);
+        detail::ChannelTiles(rows_of, count, d, memory).dots(covariance.data(), d, square, turned.data(), tile);
         for (Index r = 0; r < count; ++r) {
           float sum = 0;
           for (int k = 0; k < d; ++k)

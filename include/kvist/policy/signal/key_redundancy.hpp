@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvist/core/concepts.hpp>
 #include <kvist/kernels/rows.hpp>
+#include <kvist/policy/detail/channel_tiles.hpp>
 #include <kvist/policy/detail/window_rows.hpp>
 
 #include <algorithm>
@@ -42,35 +43,36 @@ struct KeyRedundancy {
     auto unit = c.scratch.floats(std::size_t(n) * d);
     c.head.keys.for_each_run(
         [&](auto run, Index first) { kernels::to_f32(run, unit.data() + first * std::ptrdiff_t(d)); });
-    const Rows<float> all = rows(static_cast<const float*>(unit.data()), n, int(d));
     auto norms = c.scratch.floats(std::size_t(n));
-    kernels::norms(all, norms.data());
+    kernels::norms(rows(static_cast<const float*>(unit.data()), n, int(d)), norms.data());
     for (Index i = 0; i < n; ++i) {
       const float inverse = 1 / (norms[std::size_t(i)] + 1e-8f);
       for (std::size_t k = 0; k < d; ++k) unit[std::size_t(i) * d + k] *= inverse;
     }
+    auto memory = c.scratch.floats(detail::ChannelTiles::floats(n, int(d)));
+    const detail::ChannelTiles all(unit, n, int(d), memory);
     auto cosine = c.scratch.floats(std::size_t(block) * std::size_t(n));
     std::fill(out.begin(), out.end(), 0.0f);
     for (Index i = 0; i < n; i += block) {  // each key is read once for a block of rows
       const Index count = std::min(block, n - i);
-      kernels::dot_group(all, unit.data() + i * std::ptrdiff_t(d), int(count), 1.0f, cosine.data(), n);
+      all.dots(unit.data() + i * std::ptrdiff_t(d), int(count), 1.0f, cosine.data(), n);
       for (Index r = 0; r < count; ++r)
-        add_row(cosine.subspan(std::size_t(r) * std::size_t(n), std::size_t(n)), i + r, out);
+        spare(cosine.subspan(std::size_t(r) * std::size_t(n), std::size_t(n)), i + r);
+      kernels::sum_rows(rows(static_cast<const float*>(cosine.data()), count, n), out.data());
     }
     for (float& x : out) x /= float(n);
   }
 
  private:
-  static constexpr Index block = 8;
+  static constexpr Index block = 16;
 
-  /// Adds one key's similarities to the column sums.
-  void add_row(std::span<float> row, Index mine, std::span<float> out) const {
+  /// One key's similarities, without itself and the newest near-equal one.
+  void spare(std::span<float> row, Index mine) const {
     row[std::size_t(mine)] = 0;
     std::size_t spared = row.size();
     while (spared > 0 && !(row[spared - 1] > threshold)) --spared;
     if (spared > 0) row[spared - 1] = 0;
     else if (spare_first) row[0] = 0;
-    for (std::size_t j = 0; j < row.size(); ++j) out[j] += row[j];
   }
 };
 static_assert(Signal<KeyRedundancy>);

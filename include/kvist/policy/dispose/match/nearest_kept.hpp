@@ -1,8 +1,11 @@
 #pragma once
 // SPDX-License-Identifier: Apache-2.0
+#include <kvist/policy/detail/channel_tiles.hpp>
 #include <kvist/policy/dispose/merge_call.hpp>
 
 #include <cstdlib>
+#include <limits>
+#include <optional>
 
 namespace kvist::inline KVIST_ABI {
 
@@ -32,7 +35,8 @@ struct NearestKept {
   }
 
  private:
-  static constexpr Index block = 8;  // losers that are compared at once, so that a kept row is read once for them
+  static constexpr Index block =
+      16;  // losers that are compared at once, so that a kept row is read once for them
 
   static void by_position(const MergeCall& c, const std::vector<Index>& drop, const std::vector<Index>& kept,
                           std::vector<MergePair>& pairs) {
@@ -50,44 +54,53 @@ struct NearestKept {
   void by_content(const MergeCall& c, const std::vector<Index>& drop, const std::vector<Index>& kept,
                   std::vector<MergePair>& pairs) const {
     const std::size_t m = kept.size();
-    auto units = c.scratch->floats(m * std::size_t(c.dim_k));
-    gather_keys(c, kept, units);
     const bool values = by == By::key_and_value;
-    auto value_units = c.scratch->floats(values ? m * std::size_t(c.dim_v) : 0);
-    if (values) gather_values(c, kept, value_units);
+    auto key_memory = c.scratch->floats(detail::ChannelTiles::floats(Index(m), c.dim_k));
+    auto value_memory = c.scratch->floats(values ? detail::ChannelTiles::floats(Index(m), c.dim_v) : 0);
+    const detail::ChannelTiles keys = units(c, kept, c.dim_k, gather_keys, key_memory);
+    std::optional<detail::ChannelTiles> others;
+    if (values) others = units(c, kept, c.dim_v, gather_values, value_memory);
     auto mine = c.scratch->floats(std::size_t(block) * std::size_t(std::max(c.dim_k, c.dim_v)));
     auto like = c.scratch->floats(std::size_t(block) * m), also = c.scratch->floats(values ? like.size() : 0);
     for (std::size_t first = 0; first < drop.size(); first += std::size_t(block)) {
       const std::size_t count = std::min(std::size_t(block), drop.size() - first);
-      const std::vector<Index> rows_of(drop.begin() + std::ptrdiff_t(first),
-                                       drop.begin() + std::ptrdiff_t(first + count));
-      gather_keys(c, rows_of, mine);
-      kernels::dot_group(rows(static_cast<const float*>(units.data()), Index(m), c.dim_k), mine.data(),
-                         int(count), 1.0f, like.data(), std::ptrdiff_t(m));
+      const std::span<const Index> losers = std::span(drop).subspan(first, count);
+      gather_keys(c, losers, mine);
+      keys.dots(mine.data(), int(count), 1.0f, like.data(), std::ptrdiff_t(m));
       if (values) {
-        gather_values(c, rows_of, mine);
-        kernels::dot_group(rows(static_cast<const float*>(value_units.data()), Index(m), c.dim_v),
-                           mine.data(), int(count), 1.0f, also.data(), std::ptrdiff_t(m));
-        for (std::size_t i = 0; i < count * m; ++i)
-          like[i] = std::max(like[i], 0.0f) * std::max(also[i], 0.0f);
+        gather_values(c, losers, mine);
+        others->dots(mine.data(), int(count), 1.0f, also.data(), std::ptrdiff_t(m));
       }
       for (std::size_t i = 0; i < count; ++i) {
+        const float* const of_key = like.data() + i * m;
+        const float* const of_value = also.data() + (values ? i * m : 0);
         std::size_t best = m;
-        for (std::size_t j = 0; j < m; ++j)
-          if (const float x = like[i * m + j]; !std::isnan(x) && (best == m || x > like[i * m + best]))
-            best = j;
-        if (best < m) pairs.push_back({rows_of[i], kept[best], like[i * m + best]});
+        float most = -std::numeric_limits<float>::infinity();
+        for (std::size_t j = 0; j < m; ++j) {
+          const float x = values ? std::max(of_key[j], 0.0f) * std::max(of_value[j], 0.0f) : of_key[j];
+          if (x > most) most = x, best = j;  // NaN never is
+        }
+        if (best < m) pairs.push_back({losers[i], kept[best], most});
       }
     }
   }
-  static void gather_keys(const MergeCall& c, const std::vector<Index>& rows_of, std::span<float> out) {
+  using Gather = void (*)(const MergeCall& c, std::span<const Index> rows_of, std::span<float> out);
+
+  /// The rows at unit length, in `out`.
+  static detail::ChannelTiles units(const MergeCall& c, std::span<const Index> rows_of, int d, Gather gather,
+                                    std::span<float> out) {
+    auto in_rows = c.scratch->floats(rows_of.size() * std::size_t(d));
+    gather(c, rows_of, in_rows);
+    return {in_rows, Index(rows_of.size()), d, out};
+  }
+  static void gather_keys(const MergeCall& c, std::span<const Index> rows_of, std::span<float> out) {
     for (std::size_t i = 0; i < rows_of.size(); ++i) {
       const auto key = c.key(rows_of[i]);
       std::copy(key.begin(), key.end(), out.begin() + std::ptrdiff_t(i * key.size()));
     }
     detail::to_unit(out, Index(rows_of.size()), c.dim_k);
   }
-  static void gather_values(const MergeCall& c, const std::vector<Index>& rows_of, std::span<float> out) {
+  static void gather_values(const MergeCall& c, std::span<const Index> rows_of, std::span<float> out) {
     for (std::size_t i = 0; i < rows_of.size(); ++i)
       c.value(rows_of[i], out.subspan(i * std::size_t(c.dim_v), std::size_t(c.dim_v)));
     detail::to_unit(out, Index(rows_of.size()), c.dim_v);
