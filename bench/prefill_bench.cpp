@@ -200,7 +200,7 @@ Counters step(Index depth, Make make) {
     };
     add(name("f32"), [=] { return step(depth, dense<float>); });
     add(name("f16"), [=] { return step(depth, dense<f16>); });
-    for (const char* format : {"int8", "int4_128", "int4_32", "q8_0", "q4_0"})
+    for (const char* format : {"int8", "int4_128", "int4_128_accurate", "int4_32", "q8_0", "q4_0"})
       add(name(format), [=] { return step(depth, [format](int d) { return packed_store(format, d); }); });
   }
   return true;

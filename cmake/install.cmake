@@ -27,6 +27,8 @@ write_basic_package_version_file(${PROJECT_BINARY_DIR}/kvistConfigVersion.cmake
                                  COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES ${PROJECT_BINARY_DIR}/kvistConfig.cmake ${PROJECT_BINARY_DIR}/kvistConfigVersion.cmake
         DESTINATION ${KVIST_PACKAGE_DIR} COMPONENT library)
+# What a program of several files compiles once (README.md).
+install(FILES cmake/kernels.cpp cmake/registry.cpp DESTINATION ${CMAKE_INSTALL_DATADIR}/kvist COMPONENT library)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/kvist COMPONENT library)
 if(TARGET kvist-eval)
   install(TARGETS kvist-eval RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT tools)

@@ -47,7 +47,8 @@ int main() {
   // Ask, and carry the answer out.
   std::vector<kvist::Plan> plans;
   if (auto s = policy->observe(call, *state); !s) return std::puts(s.error().what), 1;
-  if (auto s = policy->plan(call, *state, plans); !s) return std::puts(s.error().what), 1;
+  if (policy->due(call.now))
+    if (auto s = policy->plan(call, *state, plans); !s) return std::puts(s.error().what), 1;
   for (const kvist::Plan& plan : plans) {
     for (int h = 0; h < 2; ++h) {
       const kvist::HeadPlan& mine = plan.heads[std::size_t(h)];

@@ -23,9 +23,10 @@ auto* evicting(Clauses& clauses) {
   return static_cast<decltype(&clauses[0])>(nullptr);
 }
 
-bool has_option(const m::Clause& c, std::string_view name) {
+/// Does a tolerance stand for the budget? 0, the default, does not.
+bool has_tolerance(const m::Clause& c) {
   for (const auto& o : c.options)
-    if (o.first == name) return true;
+    if (o.first == "tolerance") return o.second != "0";
   return false;
 }
 
@@ -124,14 +125,15 @@ Outcome<std::vector<Contestant>> contestants(const std::vector<std::string>& spe
     if (!c) return c.failure();
     const m::Clause* const target = evicting(c->spec.clauses);
     const bool wants_budget = c->evicts && !c->free_size && c->spec.budget.kind == kvist::Budget::Kind::none &&
-                              target && !has_option(*target, "tolerance");
+                              target && !has_tolerance(*target);
     if (!wants_budget) {
       add(*std::move(c));
       continue;
     }
     if (budgets.empty())
-      return usage(fmt::format("'{}' evicts and needs a budget: {}:budget=20%, or --budget for all", text,
-                               target->name));
+      return usage(
+          fmt::format("'{}' evicts and needs a budget: {}:budget=20% (run takes --budget for all, too)", text,
+                      target->name));
     for (const std::string& b : budgets) {
       auto filled = contestant(with_budget(*c, b));
       if (!filled) return filled.failure();

@@ -2,11 +2,13 @@
 #include "places.hpp"
 
 #include <kvist/core/utf8.hpp>
+#include <kvist/io/checksum.hpp>
 #include <kvist/io/file.hpp>
 #include <kvist/reference/haystack.hpp>
 
 #include <cstdlib>
 #include <filesystem>
+#include <utility>
 #include <vector>
 
 namespace kvist_eval {
@@ -53,6 +55,15 @@ fs::path cached_model() {
 }
 
 }  // namespace
+
+std::string sum_of(std::span<const std::byte> bytes) {
+  kvist::Checksum sum;
+  sum.add(bytes.data(), bytes.size());
+  return fmt::format("{:016x}", sum.value());
+}
+
+NamedText::NamedText(std::string its_name, std::string content)
+    : name(std::move(its_name)), text(std::move(content)), sum(sum_of(std::as_bytes(std::span(text)))) {}
 
 bool has_smollm2() { return bool(find_model("smollm2")); }
 

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "outcome.hpp"
 
+#include <cstddef>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -14,10 +16,13 @@ Outcome<std::string> find_model(std::string_view name);
 /// Is the real model on this machine?
 bool has_smollm2();
 
-/// A text and the name it goes by in results.
+/// A text, the name it goes by in results, and its checksum, which tells it from another of that name.
 struct NamedText {
-  std::string name, text;
+  NamedText(std::string its_name, std::string content);
+  std::string name, text, sum;
 };
+/// The checksum of bytes as results hold it, in hexadecimal.
+std::string sum_of(std::span<const std::byte> bytes);
 /// The bundled story ("", "story"), the repeated filler sentences ("filler"), or a UTF-8 file.
 Outcome<NamedText> find_text(std::string_view name);
 

@@ -343,7 +343,7 @@ Outcome<Good> run(const Args& args, const std::string&) {
     return usage(fmt::format("'{}' wants queries: --q", c.text));
   const auto& options = c.spec.clauses[0].options;
   const bool loss = std::any_of(options.begin(), options.end(), [](const auto& o) {
-    return o.first == "tolerance" || (o.first == "account_loss" && o.second == "yes");
+    return (o.first == "tolerance" && o.second != "0") || (o.first == "account_loss" && o.second == "yes");
   });
   if (v.n == 0 && (loss || (made->policy.makes() & kvist::blends)))
     return usage(fmt::format("'{}' {}: --v", c.text,

@@ -38,7 +38,8 @@ std::string budget_of(std::string_view policy) {
 }
 
 bool same_place(const Json& a, const Json& b) {
-  for (const char* const key : {"task", "text", "context", "samples", "seed", "question", "decode", "chunk"})
+  for (const char* const key :
+       {"task", "text", "text_sum", "context", "samples", "seed", "question", "decode", "chunk"})
     if (!(a[key] == b[key])) return false;
   return true;
 }
@@ -111,6 +112,11 @@ Outcome<Results> Results::open(std::string path, Json model, std::string isa) {
   if (!((*json)["model"] == r.model_))
     return failed(fmt::format("'{}' holds results of the model {}, not of {}: give another --json file",
                               r.path_, (*json)["model"].dump(), r.model_.dump()));
+  for (const auto& [member, mine] :
+       {std::pair{"kvist", std::string_view(kvist::version)}, std::pair{"isa", std::string_view(r.isa_)}})
+    if (const auto theirs = (*json)[member].as_string(); theirs != mine)
+      return failed(fmt::format("'{}' holds results of {} {}, not of {}: give another --json file", r.path_,
+                                member, theirs, mine));
   for (const Json& row : (*json)["results"].elements()) r.rows_.push_back(row);
   return r;
 }
@@ -120,6 +126,7 @@ Json Results::row(const RowKey& key) {
   j.set("policy", key.policy);
   j.set("task", key.task);
   j.set("text", key.text);
+  j.set("text_sum", key.text_sum);
   j.set("context", key.context);
   j.set("samples", key.samples);
   j.set("seed", key.seed);
@@ -163,24 +170,22 @@ Outcome<Good> Results::put(const RowKey& key, Json row) {
 void Results::compare() {
   for (Json& row : rows_) {
     if (row["status"].as_string() != "ok") continue;
-    // against random that keeps as much, else the only random there is; and against the policy named first
+    // against random that keeps as much, and against the file's first policy
     const Json *random = nullptr, *first = nullptr;
     const std::string budget = budget_of(row["policy"].as_string());
-    int randoms = 0, closeness = 0;  // 1: the only one, 2: as many entries, 3: the same budget
+    int closeness = 0;  // 1: as many entries, 2: the same budget
     for (const Json& other : rows_) {
       if (other["status"].as_string() != "ok" || !same_place(row, other)) continue;
       if (!first) first = &other;
       if (method_of(other["policy"].as_string()) != "random") continue;
-      ++randoms;
       const double kept = row["kept_fraction"].as_double(), theirs = other["kept_fraction"].as_double();
-      const int close = budget_of(other["policy"].as_string()) == budget ? 3
-                        : std::abs(kept - theirs) < 0.02 * theirs        ? 2
-                                                                         : 1;
+      const int close = budget_of(other["policy"].as_string()) == budget ? 2
+                        : std::abs(kept - theirs) < 0.02 * theirs        ? 1
+                                                                         : 0;
       if (close <= closeness) continue;
       closeness = close;
       random = &other;
     }
-    if (closeness == 1 && randoms > 1) random = nullptr;
     Json paired = Json::array();
     for (const Json* const other : {random, first}) {
       if (!other || other == &row || (other == first && first == random && paired.size() > 0)) continue;

@@ -17,7 +17,7 @@ using kvist::Json;
 
 /// What tells one result from another.
 struct RowKey {
-  std::string policy, task, text, question, decode;
+  std::string policy, task, text, text_sum, question, decode;
   Index context = 0, samples = 0;
   Index chunk = 0;  ///< of the prompt; 0: given at once
   std::uint64_t seed = 1;
@@ -28,7 +28,7 @@ struct RowKey {
 class Results {
  public:
   /// `path` may be empty: nothing is kept. Fails where the file exists and is not a result file of this
-  /// model.
+  /// model, this version of kvist and these kernels: its rows would stand for what was not measured.
   static Outcome<Results> open(std::string path, Json model, std::string isa);
 
   /// The finished row of that key, or null. Rows that ended in an error are not finished: they are tried

@@ -4,6 +4,7 @@
 #include "runner.hpp"
 #include "table.hpp"
 
+#include <kvist/reference/mapped_file.hpp>
 #include <kvist/reference/tasks.hpp>
 
 #include <algorithm>
@@ -12,10 +13,16 @@
 namespace kvist_eval {
 namespace {
 
-Json model_json(const Engine& engine) {
+Outcome<Json> model_json(const Engine& engine) {
   const kvist::ModelConfig& c = engine.config();
+  auto path = find_model(engine.name());
+  if (!path) return path.failure();
+  auto file = kvist::MappedFile::open(*path);
+  if (!file) return failed(fmt::format("model '{}'", *path), file.error());
   Json j = Json::object();
   j.set("name", engine.name());
+  j.set("bytes", file->bytes().size());
+  j.set("sum", sum_of(file->bytes()));
   j.set("title", c.name);
   j.set("arch", c.architecture);
   j.set("layers", c.shape.layers);
@@ -120,7 +127,9 @@ Outcome<Good> run(const Args& args, const std::string& command_line) {
       fmt::print(stderr, "kvist-eval: the text '{}' has {} windows at context {}\n", text->name, fit, context);
     }
   }
-  auto results = Results::open(args.text("json"), model_json(**engine), isa);
+  auto about = model_json(**engine);
+  if (!about) return about.failure();
+  auto results = Results::open(args.text("json"), *std::move(about), isa);
   if (!results) return results.failure();
   Progress progress;
   if (auto done = run_all(**engine, *text, s, *results, progress); !done) {

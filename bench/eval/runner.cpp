@@ -422,6 +422,7 @@ RowKey row_key(const RunSettings& settings, const NamedText& text, const std::st
   k.policy = policy;
   k.task = task;
   k.text = text.name;
+  k.text_sum = text.sum;
   // fidelity has no question
   k.question = settings.seen && task != "fidelity" ? "seen" : "unseen";
   k.decode = settings.live ? "live" : "frozen";

@@ -265,7 +265,7 @@ constexpr OptionSpec ids_option{"ids", "FILE", "a JSON array of token ids"};
 constexpr std::array tokenize_options{
     model_option, OptionSpec{"text", "FILE", "UTF-8 text"},
     OptionSpec{"no-special", "", "special tokens written out in the text are text like any other"},
-    json_option, threads_option};
+    json_option};
 constexpr std::array logits_options{
     model_option,
     ids_option,

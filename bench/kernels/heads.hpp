@@ -51,6 +51,7 @@ inline PackedStore packed_store(const std::string& format, int d) {
     return PackedStore(side(kernels::token_keys(8, d, d, true), Accuracy::exact),
                        side(kernels::token_values(8, d, d, true), Accuracy::exact), 0);
   if (format == "int4_128") return along(4, 128, Accuracy::fast);
+  if (format == "int4_128_accurate") return along(4, 128, Accuracy::exact);
   if (format == "int4_32") return along(4, 32, Accuracy::fast);
   if (format == "int2_128") return along(2, 128, Accuracy::fast);
   if (format == "int2_32") return along(2, 32, Accuracy::fast);

@@ -120,6 +120,20 @@ TEST_CASE("A later run adds what its file lacks and leaves the rest alone", "[to
                "--policy full")
               .status == 0);
   CHECK(f.json("r.json")["results"].size() == 4);
+  // so is another text of the same name
+  f.write("story.txt", read_file(KVIST_SOURCE_DIR "/bench/texts/story.txt")->substr(2000));
+  REQUIRE(tool(f, base + "--text story.txt --policy full").status == 0);
+  CHECK(f.json("r.json")["results"].size() == 5);
+  f.write("story.txt", read_file(KVIST_SOURCE_DIR "/bench/texts/story.txt")->substr(4000));
+  REQUIRE(tool(f, base + "--text story.txt --policy full").status == 0);
+  CHECK(f.json("r.json")["results"].size() == 6);
+  // what other kernels measured is not taken for this run's
+  Json elsewhere = f.json("r.json");
+  elsewhere.set("isa", "another");
+  f.write("elsewhere.json", elsewhere.dump());
+  const ToolRun apart = tool(f, std::string(small) + "--task fidelity --policy full --json elsewhere.json");
+  CHECK(apart.status == 1);
+  CHECK(apart.err.find("another") != std::string::npos);
   // and what is no result file is not overwritten
   f.write("other.json", "{\"mine\": true}");
   const ToolRun refused = tool(f, std::string(small) + "--task fidelity --policy full --json other.json");

@@ -95,7 +95,7 @@ struct CommonOptions {
     v("tolerance", o.tolerance,
       "instead of a budget: the fewest entries whose bound on the output's change holds");
     v("schedule", o.schedule,
-      "when to evict: own (the method's), after_prefill, per_chunk, every_step, every:W, over_budget");
+      "when to evict: own (the method's), after_prefill, per_chunk, every_step, every:W, over_budget[:N]");
     v("merge", o.merge,
       "fold what would be dropped into what stays: none, nearest (key), runs (of neighbours), values "
       "(alone), "

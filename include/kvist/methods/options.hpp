@@ -93,7 +93,9 @@ class ReadOptions {
   std::string fault() const {
     if (!fault_.empty()) return fault_;
     for (std::size_t i = 0; i < given_.size(); ++i)
-      if (!used_[i]) return "unknown option '" + given_[i].first + "'; the options are " + names_;
+      if (!used_[i])
+        return "unknown option '" + given_[i].first + "'; " +
+               (names_.empty() ? "there are no options here" : "the options are " + names_);
     return {};
   }
 

@@ -187,7 +187,7 @@ inline Result<MadeSpec> make(const Spec& spec, std::string& fault, int depth = 0
   if (spec.budget.kind != Budget::Kind::none)
     for (const Clause& clause : spec.clauses)
       for (const OptionText& option : clause.options)
-        if (option.first == "tolerance") {
+        if (option.first == "tolerance" && option.second != "0") {
           fault = "SPEC '" + spec.text + "' gives a budget and a tolerance, which stands for one";
           return Error{Errc::bad_option, "a tolerance stands for the budget: give one of them"};
         }
