@@ -29,7 +29,7 @@ endmacro()
 set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads QUIET)
 
-# A project that only uses the library is never stopped by what is missing here.
+# A project that only uses the library is not stopped by what is missing here (unless it asks for KVIST_FETCH, offline).
 set(KVIST_NEEDS_ALL OFF)
 if(KVIST_TESTS OR KVIST_BENCH OR KVIST_EXAMPLES OR KVIST_TOOLS)
   set(KVIST_NEEDS_ALL ON)

@@ -23,13 +23,6 @@ auto* evicting(Clauses& clauses) {
   return static_cast<decltype(&clauses[0])>(nullptr);
 }
 
-/// Does a tolerance stand for the budget? 0, the default, does not.
-bool has_tolerance(const m::Clause& c) {
-  for (const auto& o : c.options)
-    if (o.first == "tolerance") return o.second != "0";
-  return false;
-}
-
 /// An option's value as a whole number: as given, else the default; nothing where the method lacks the option.
 std::optional<kvist::Index> number(const m::Clause& c, std::string_view name) {
   std::string value;
@@ -125,7 +118,7 @@ Outcome<std::vector<Contestant>> contestants(const std::vector<std::string>& spe
     if (!c) return c.failure();
     const m::Clause* const target = evicting(c->spec.clauses);
     const bool wants_budget = c->evicts && !c->free_size && c->spec.budget.kind == kvist::Budget::Kind::none &&
-                              target && !has_tolerance(*target);
+                              target && !m::has_tolerance(*target);
     if (!wants_budget) {
       add(*std::move(c));
       continue;

@@ -341,10 +341,10 @@ Outcome<Good> run(const Args& args, const std::string&) {
   const kvist::Wants wants = made->policy.wants();
   if (any(wants.prefill | wants.step) && q.n == 0)
     return usage(fmt::format("'{}' wants queries: --q", c.text));
-  const auto& options = c.spec.clauses[0].options;
-  const bool loss = std::any_of(options.begin(), options.end(), [](const auto& o) {
-    return (o.first == "tolerance" && o.second != "0") || (o.first == "account_loss" && o.second == "yes");
-  });
+  const kvist::methods::Clause& clause = c.spec.clauses[0];
+  const bool loss = kvist::methods::has_tolerance(clause) ||
+                    std::any_of(clause.options.begin(), clause.options.end(),
+                                [](const auto& o) { return o.first == "account_loss" && o.second == "yes"; });
   if (v.n == 0 && (loss || (made->policy.makes() & kvist::blends)))
     return usage(fmt::format("'{}' {}: --v", c.text,
                              loss ? "states what the output loses, which takes values" : "blends values"));

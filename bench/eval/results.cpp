@@ -109,14 +109,18 @@ Outcome<Results> Results::open(std::string path, Json model, std::string isa) {
   if (!json) return failed(fmt::format("results '{}'", r.path_), json.error());
   if (!(*json)["results"].is_array())
     return failed(fmt::format("'{}' exists and holds no results of kvist-eval run: not overwritten", r.path_));
-  if (!((*json)["model"] == r.model_))
-    return failed(fmt::format("'{}' holds results of the model {}, not of {}: give another --json file",
-                              r.path_, (*json)["model"].dump(), r.model_.dump()));
+  const Json& theirs = (*json)["model"];  // by its bytes: one file has many names
+  if (!(theirs["sum"] == r.model_["sum"] && theirs["bytes"] == r.model_["bytes"]))
+    return failed(fmt::format(
+        "'{}' holds results of another model file, {} ({} bytes, checksum {}), not of {} ({}, {}): give "
+        "another --json file",
+        r.path_, theirs["name"].as_string(), theirs["bytes"].as_int(), theirs["sum"].as_string(),
+        r.model_["name"].as_string(), r.model_["bytes"].as_int(), r.model_["sum"].as_string()));
   for (const auto& [member, mine] :
        {std::pair{"kvist", std::string_view(kvist::version)}, std::pair{"isa", std::string_view(r.isa_)}})
-    if (const auto theirs = (*json)[member].as_string(); theirs != mine)
+    if (const auto held = (*json)[member].as_string(); held != mine)
       return failed(fmt::format("'{}' holds results of {} {}, not of {}: give another --json file", r.path_,
-                                member, theirs, mine));
+                                member, held, mine));
   for (const Json& row : (*json)["results"].elements()) r.rows_.push_back(row);
   return r;
 }

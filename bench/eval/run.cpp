@@ -187,7 +187,9 @@ constexpr std::array options{
     OptionSpec{"decode", "D", "frozen: nothing is evicted while tokens are scored; live: the policy goes on"},
     OptionSpec{"seed", "N", "of contexts and intervals; default 1"},
     OptionSpec{"threads", "N", "default what the machine has; results do not depend on it"},
-    OptionSpec{"json", "FILE", "results; what the file holds already is not run again"},
+    OptionSpec{"json", "FILE",
+               "results; what the file holds already is not run again; one model, version and instruction "
+               "set a file"},
     OptionSpec{"html", "FILE", "report"}};
 
 }  // namespace

@@ -17,13 +17,13 @@ using Store32 = DenseStore<float>;
 const Shape shape{2, 6, 2, 16, 8};
 
 template <class P>
-Cache<P, Store32> make_cache(P policy, const RopeTable* rope = nullptr) {
+Cache<P, Store32> make_cache(P policy, const RopeTable* rope = nullptr, int tiers = 1) {
   auto made = Cache<P, Store32>::make(
       shape, std::move(policy),
-      [](int, int) {
-        std::vector<Store32> one;
-        one.emplace_back(shape.dim_k, shape.dim_v);
-        return one;
+      [tiers](int, int) {
+        std::vector<Store32> stores;
+        for (int t = 0; t < tiers; ++t) stores.emplace_back(shape.dim_k, shape.dim_v);
+        return stores;
       },
       rope);
   REQUIRE(made);
@@ -221,6 +221,40 @@ TEST_CASE("Appended positions must go on", "[cache][Cache]") {
   const Status s = cache.append(0, 1, history.k.data(), history.v.data(), 3);
   REQUIRE(!s);
   CHECK(s.error().code == Errc::bad_shape);
+}
+
+TEST_CASE("Layers may lag behind each other, and each has its own newest token", "[cache][Cache]") {
+  Random random(8);
+  auto cache = make_cache(*methods::H2O::make({}));
+  History history;
+  append(cache, history, 10, random);
+  const auto k = random_floats(std::size_t(shape.kv_heads * shape.dim_k), random),
+             v = random_floats(std::size_t(shape.kv_heads * shape.dim_v), random),
+             q = random_floats(std::size_t(shape.q_heads * shape.dim_k), random);
+  std::vector<float> out(std::size_t(shape.q_heads * shape.dim_v));
+  Serial serial;
+  const Clock now{Phase::decode, 1, 12, 12, true};
+  REQUIRE(cache.append(0, 1, k.data(), v.data(), 10));
+  REQUIRE(cache.append(0, 1, k.data(), v.data(), 11));
+  REQUIRE(cache.append(1, 1, k.data(), v.data(), 10));
+  REQUIRE(cache.attend(1, q.data(), 0.25f, out.data(), serial));
+  REQUIRE(cache.append(1, 1, k.data(), v.data(), 11));
+  CHECK(cache.step(1, now).error().code == Errc::missing_evidence);  // its newest was not attended to
+  REQUIRE(cache.attend(1, q.data(), 0.25f, out.data(), serial));
+  CHECK(cache.step(1, now));
+}
+
+TEST_CASE("A plan that the policy did not make may move entries, and their records go", "[cache][Cache]") {
+  auto cache = make_cache(methods::StreamingLLM::keep({}), nullptr, 2);
+  History history;
+  Random random(9);
+  append(cache, history, 10, random);
+  REQUIRE(cache.observe(0, {}, prompt_clock(100)));
+  HeadPlan move_third;
+  move_third.move = {{3, 1}};
+  cache.apply(Plan{0, {move_third, move_third}, {}});
+  CHECK(cache.head(0, 0).tier(0).store.size() == 9);
+  CHECK(cache.observe(0, {}, prompt_clock(100)));
 }
 
 TEST_CASE("Where one head cannot take a token, none does", "[cache][Cache]") {

@@ -152,7 +152,7 @@ TEST_CASE("Attention from packed codes agrees with exact arithmetic on the decod
   });
 }
 
-TEST_CASE("The errors of attention from packed codes on random normal data are at most those of this table",
+TEST_CASE("The errors of attention from packed codes on random normal data are those of this table",
           "[kernels][packed]") {
   // Of the output and the logits, relative to exact arithmetic on the decoded values: 4096 entries of 128 channels, four
   // queries. Groups are of the keys' entries (channel_keys) or of channels (token_keys, all values). What is rounded are the
@@ -193,8 +193,10 @@ TEST_CASE("The errors of attention from packed codes on random normal data are a
         finish(buffer.state(), out.data());
         INFO(kernels::isa_name(isa) << (row.channels ? " channel" : " token") << " keys, bits " << row.bits
                                     << " group " << row.group << (fast ? " fast" : " exact"));
-        CHECK(relative(out, want.out) <= (fast ? row.out_fast : row.out_exact));
-        CHECK(relative(logits, want.logits) <= (fast ? row.logits_fast : row.logits_exact));
+        constexpr double spare =
+            1.2;  // the table is what was measured; other compilers may round a sum elsewhere
+        CHECK(relative(out, want.out) <= spare * (fast ? row.out_fast : row.out_exact));
+        CHECK(relative(logits, want.logits) <= spare * (fast ? row.logits_fast : row.logits_exact));
       }
     });
   }

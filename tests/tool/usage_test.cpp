@@ -57,6 +57,7 @@ TEST_CASE("A word that is not known is a usage error that lists the valid ones",
   wrong("run --policy SnapKV:windows=3,budget=20%", "the options are window, kernel, pool");
   wrong("run --policy SnapKV:window=x,budget=20%", "wants a whole number");
   wrong("run --policy SnapKV:tolerance=0", "needs a budget");
+  wrong("run --policy SnapKV:tolerance=0.0", "needs a budget");
   wrong("run --policy SnapKV", "needs a budget");
   wrong("run --policy SnapKV:budget=20%,budget=30%", "given twice");
   wrong("run --policy SnapKV:budget=many", "a share such as 20%");

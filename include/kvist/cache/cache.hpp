@@ -19,7 +19,8 @@ namespace kvist::inline KVIST_ABI {
 /// decides what stays. `P` is a Policy or AnyPolicy, `S` a store or AnyStore.
 ///
 /// A prompt (or a chunk of it): for each layer `append` its rows, then `observe` with the evidence that `wants()` names.
-/// A decode step: for each layer `append`, `attend`, `step`. Calls of one cache come one after another, as they share its
+/// A decode step: for each layer `append`, `attend`, `step`; a policy's evidence is that of the last attend(), so a layer's
+/// step comes before the attention of the next layer. Calls of one cache come one after another, as they share its
 /// buffers; within attend() the heads run on the executor. Different caches are independent. Copies are explicit: clone().
 template <class P, Store S>
 class Cache {
@@ -72,6 +73,7 @@ class Cache {
   std::size_t bytes_peak() const { return peak_; }
 
   /// Room for n entries a head: decode up to it allocates nothing, but in steps in which a policy plans (a plan's own lists).
+  /// Coded stores that evict want some more than the budget (BlockedStore::reserve says how much).
   void reserve(Index n) {
     for (Layer& l : layers_)
       for (auto& h : l.heads) h.reserve(n);
@@ -98,7 +100,8 @@ class Cache {
         head.append(one_k_.data(), one_v_.data(), n, first_pos);
       }
     }
-    next_ = std::max(next_, first_pos + n);
+    l.next = std::max(l.next, first_pos + n);
+    next_ = std::max(next_, l.next);
     l.bytes_stale = true;
     note_peak();
     return Done{};
@@ -160,7 +163,7 @@ class Cache {
       args.logits = tap ? tap_.data() + std::ptrdiff_t(h) * group * longest : nullptr;
       args.logits_stride = longest;
       if (compact()) attend_renumbered(head, args, how.window, state, int(h));
-      else if (how.window > 0) head.attend_since(args, next_ - how.window, state);
+      else if (how.window > 0) head.attend_since(args, l.next - how.window, state);
       else head.attend(args, state);
       add_sinks(state, how, int(h));
       finish(state, out + std::ptrdiff_t(h) * group * shape_.dim_v);
@@ -168,7 +171,7 @@ class Cache {
     });
     last_q_.assign(q, q + std::ptrdiff_t(shape_.q_heads) * shape_.dim_k);
     tap_row_ = longest;
-    attended_ = {layer, next_};
+    attended_ = {layer, l.next};
     return Done{};
   }
 
@@ -224,14 +227,22 @@ class Cache {
   }
 
   /// After attend() of this layer in a live decode step: gives the policy its evidence, and lets entries go where it is due.
-  /// Fails with: missing_evidence where the policy wants evidence and the layer's newest token was not attended to, or
-  /// entries have gone since; else as Policy::observe and Policy::plan.
+  /// Fails with: missing_evidence where the policy wants evidence and the last attend() was not that of the layer's newest
+  /// token, or rows have gone since; else as Policy::observe and Policy::plan, and the evidence is used up.
   Status step(int layer, const Clock& now) {
-    if (any(wants().step) && !(attended_ == Attended{layer, next_}))
-      return Error{Errc::missing_evidence, "a step follows the attention of its layer's newest token (layer)",
-                   layer, attended_.layer};
-    attended_ = {};
     const Layer& l = layers_[std::size_t(layer)];
+    if (any(wants().step)) {
+      if (attended_.layer != layer)
+        return Error{
+            Errc::missing_evidence,
+            "a step follows the attention of its own layer (-1: none, or it was used or rows have gone)",
+            layer, attended_.layer};
+      if (attended_.next != l.next)
+        return Error{Errc::missing_evidence,
+                     "a step follows the attention of its layer's newest token (positions)", l.next - 1,
+                     attended_.next - 1};
+    }
+    attended_ = {};
     const int group = shape_.group();
     evidence_.assign(std::size_t(shape_.kv_heads), Evidence{});
     for (int h = 0; h < shape_.kv_heads; ++h) {
@@ -241,7 +252,7 @@ class Cache {
         e.probs = {tap_.data() + std::ptrdiff_t(h) * group * tap_row_, group, 1, n, tap_row_, n};
       if (any(wants().step))
         e.queries = cube(last_q_.data() + std::ptrdiff_t(h) * group * shape_.dim_k, group, 1, shape_.dim_k);
-      e.first_query = next_ - 1;
+      e.first_query = l.next - 1;
     }
     return observe(layer, evidence_, now);
   }
@@ -249,10 +260,12 @@ class Cache {
   /// Carries out a plan that the policy made (or any checked plan), and lets records follow.
   void apply(const Plan& plan) {
     Layer& l = layers_[std::size_t(plan.layer)];
-    for (std::size_t h = 0; h < plan.heads.size(); ++h)
-      if (!plan.heads[h].empty()) l.heads[h].apply(plan.heads[h]);
+    for (std::size_t h = 0; h < plan.heads.size(); ++h) {
+      if (plan.heads[h].empty()) continue;
+      l.heads[h].apply(plan.heads[h]);
+      if (attended_.layer == plan.layer) attended_ = {};  // probabilities no longer fit the rows
+    }
     policy_.applied(plan, state_);
-    if (attended_.layer == plan.layer) attended_ = {};  // probabilities no longer fit the rows
     l.bytes_stale = true;
     if (on_plan) on_plan(plan);
   }
@@ -266,7 +279,10 @@ class Cache {
       }
     next_ = std::min(next_, pos);
     attended_ = {};
-    for (Layer& l : layers_) l.bytes_stale = true;
+    for (Layer& l : layers_) {
+      l.next = std::min(l.next, pos);
+      l.bytes_stale = true;
+    }
   }
 
   /// A copy for a branch: entries and records.
@@ -275,6 +291,7 @@ class Cache {
     for (const Layer& l : layers_) {
       c.layers_.emplace_back();
       for (const auto& h : l.heads) c.layers_.back().heads.push_back(h.clone());
+      c.layers_.back().next = l.next;
     }
     c.couple();
     c.next_ = next_;
@@ -297,7 +314,10 @@ class Cache {
         if (!v.good()) return;
         rows.push_back(h.tier(0).store.size());
       }
-      if constexpr (V::reads) l.bytes_stale = true;
+      if constexpr (V::reads) {
+        l.bytes_stale = true;
+        l.next = c.next_;  // snapshots are taken between tokens
+      }
     }
     const std::span<const Index> sizes = rows;
     if constexpr (requires { c.policy_.fields(v, c.state_, sizes); }) c.policy_.fields(v, c.state_, sizes);
@@ -332,6 +352,7 @@ class Cache {
   struct Layer {
     std::vector<HeadCache<S>> heads;
     std::vector<AnyHead> views;
+    Pos next = 0;  ///< one after the newest that was appended here
     std::size_t bytes = 0;
     bool bytes_stale = true;
   };
@@ -464,9 +485,8 @@ class Cache {
   Index tap_row_ = 0;
   struct Attended {
     int layer = -1;
-    Pos next = 0;  ///< position behind the newest token then
-    bool operator==(const Attended&) const = default;
-  } attended_;  ///< what the last attend() was of, until a step has used it
+    Pos next = 0;  ///< of that layer, then
+  } attended_;     ///< what the last attend() was of, until a step has used it
   std::vector<AttnBuffer> states_;
   std::vector<std::vector<float>> turned_;  // [kv_heads]: rotated queries, a tile of keys and one of values
   std::vector<Evidence> evidence_;

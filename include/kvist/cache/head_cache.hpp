@@ -105,7 +105,7 @@ class HeadCache {
     for (const Tier& t : tiers_) {
       const Index n = t.store.size();
       AttendArgs a = args;
-      if (std::is_sorted(t.pos.begin(), t.pos.end())) {
+      if (&t == &tiers_[0] || std::is_sorted(t.pos.begin(), t.pos.end())) {  // tier 0 always is
         const Index first = Index(std::lower_bound(t.pos.begin(), t.pos.end(), oldest) - t.pos.begin());
         a.first = std::max(args.first, from + first);
       } else {

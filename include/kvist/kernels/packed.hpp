@@ -11,7 +11,7 @@ namespace kernels {
 
 /// How finely queries and probabilities are rounded before they meet integer codes.
 enum class Accuracy : std::uint8_t {
-  fast,  ///< 8 bits: one pass; relative error of the output up to 1.7e-2 on random data (4-bit rounding itself: 1e-1)
+  fast,  ///< 8 bits: one pass; relative error of the output up to 1.8e-2 on random data (4-bit rounding itself: 1e-1)
   exact,  ///< 16 bits as two passes over the codes: relative error up to 1e-4
 };
 

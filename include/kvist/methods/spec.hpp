@@ -7,6 +7,7 @@
 #include <kvist/methods/stores.hpp>
 #include <kvist/policy/budget/budget.hpp>
 
+#include <charconv>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,6 +21,17 @@ struct Clause {
   std::string name;
   std::vector<OptionText> options;
 };
+
+/// Does a tolerance stand for the budget? 0, the default, does not.
+inline bool has_tolerance(const Clause& clause) {
+  for (const auto& [name, value] : clause.options)
+    if (name == "tolerance") {
+      double x = 0;
+      const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), x);
+      return error != std::errc{} || x != 0;  // what is no number is refused by who reads it
+    }
+  return false;
+}
 
 /// What a SPEC says: clauses joined by '+', and the budget that one of them named.
 struct Spec {
@@ -186,11 +198,10 @@ inline Result<MadeSpec> make(const Spec& spec, std::string& fault, int depth = 0
   if (share) stores = share(std::move(stores), exact);
   if (spec.budget.kind != Budget::Kind::none)
     for (const Clause& clause : spec.clauses)
-      for (const OptionText& option : clause.options)
-        if (option.first == "tolerance" && option.second != "0") {
-          fault = "SPEC '" + spec.text + "' gives a budget and a tolerance, which stands for one";
-          return Error{Errc::bad_option, "a tolerance stands for the budget: give one of them"};
-        }
+      if (has_tolerance(clause)) {
+        fault = "SPEC '" + spec.text + "' gives a budget and a tolerance, which stands for one";
+        return Error{Errc::bad_option, "a tolerance stands for the budget: give one of them"};
+      }
   if (spec.budget.kind != Budget::Kind::none && policy && policy->free_size()) {
     fault = "SPEC '" + spec.text + "' gives a budget and a threshold, which stands for one";
     return Error{Errc::bad_option, "a threshold stands for the budget: give one of them"};

@@ -54,7 +54,7 @@ void Policy<Ps...>::applied(const Plan& plan, State& st) const {
     auto& mine = layer.heads[h];
     fold_records(plan.heads[h], mine);
     forget(mine, plan.heads[h].drop);
-    if constexpr (DisposePart::makes & moves)  // moved entries leave the tier that is planned over
+    if (!plan.heads[h].move.empty())  // moved entries leave the tier that is planned over
       forget(mine, detail::moved_rows(plan.heads[h]));
   }
 }
