@@ -152,23 +152,23 @@ TEST_CASE("Attention from packed codes agrees with exact arithmetic on the decod
   });
 }
 
-TEST_CASE("The errors of attention from packed codes on random normal data are those of this table",
+TEST_CASE("The errors of attention from packed codes on random normal data are at most those of this table",
           "[kernels][packed]") {
   // Of the output and the logits, relative to exact arithmetic on the decoded values: 4096 entries of 128 channels, four
   // queries. Groups are of the keys' entries (channel_keys) or of channels (token_keys, all values). What is rounded are the
-  // queries and the weights, so that bits and group of the codes hardly matter.
+  // queries and the weights, so that bits and group of the codes hardly matter. Bounds are a sixth above what was measured.
   struct Row {
     bool channels;  ///< keys coded per channel
     int bits, group;
     double out_fast, out_exact, logits_fast, logits_exact;
   };
   constexpr Row table[] = {
-      {true, 8, 32, 1.6e-2, 7.1e-5, 8.4e-3, 3.3e-5}, {true, 8, 128, 1.6e-2, 6.9e-5, 8.1e-3, 3.2e-5},
-      {true, 4, 32, 1.6e-2, 7.4e-5, 8.4e-3, 3.3e-5}, {true, 4, 128, 1.7e-2, 7.1e-5, 8.1e-3, 3.2e-5},
-      {true, 2, 32, 1.7e-2, 7.5e-5, 8.4e-3, 3.3e-5}, {true, 2, 128, 1.8e-2, 8.1e-5, 8.1e-3, 3.2e-5},
-      {false, 8, 32, 1.4e-2, 6.8e-5, 6e-3, 2.4e-5},  {false, 8, 128, 1.5e-2, 6.8e-5, 7.9e-3, 3.3e-5},
-      {false, 4, 32, 1.4e-2, 6.5e-5, 6e-3, 2.4e-5},  {false, 4, 128, 1.5e-2, 6.5e-5, 7.9e-3, 3.3e-5},
-      {false, 2, 32, 1.6e-2, 7.3e-5, 6e-3, 2.4e-5},  {false, 2, 128, 1.7e-2, 7.4e-5, 7.8e-3, 3.2e-5}};
+      {true, 8, 32, 1.9e-2, 8.4e-5, 9.9e-3, 3.9e-5},  {true, 8, 128, 1.9e-2, 8.1e-5, 9.6e-3, 3.8e-5},
+      {true, 4, 32, 1.9e-2, 8.7e-5, 9.9e-3, 3.9e-5},  {true, 4, 128, 1.6e-2, 8.4e-5, 9.6e-3, 3.8e-5},
+      {true, 2, 32, 2e-2, 8.8e-5, 9.9e-3, 3.9e-5},    {true, 2, 128, 2.1e-2, 9.6e-5, 9.6e-3, 3.8e-5},
+      {false, 8, 32, 1.7e-2, 8e-5, 7.1e-3, 2.8e-5},   {false, 8, 128, 1.8e-2, 8e-5, 9.3e-3, 3.9e-5},
+      {false, 4, 32, 1.7e-2, 7.7e-5, 7.1e-3, 2.8e-5}, {false, 4, 128, 1.8e-2, 7.7e-5, 9.3e-3, 3.9e-5},
+      {false, 2, 32, 1.9e-2, 8.6e-5, 7.1e-3, 2.8e-5}, {false, 2, 128, 2e-2, 8.7e-5, 9.2e-3, 3.8e-5}};
   const Index n = 4096;
   const int d = 128, group = 4;
   for (const Row& row : table) {
@@ -193,10 +193,8 @@ TEST_CASE("The errors of attention from packed codes on random normal data are t
         finish(buffer.state(), out.data());
         INFO(kernels::isa_name(isa) << (row.channels ? " channel" : " token") << " keys, bits " << row.bits
                                     << " group " << row.group << (fast ? " fast" : " exact"));
-        constexpr double spare =
-            1.2;  // the table is what was measured; other compilers may round a sum elsewhere
-        CHECK(relative(out, want.out) <= spare * (fast ? row.out_fast : row.out_exact));
-        CHECK(relative(logits, want.logits) <= spare * (fast ? row.logits_fast : row.logits_exact));
+        CHECK(relative(out, want.out) <= (fast ? row.out_fast : row.out_exact));
+        CHECK(relative(logits, want.logits) <= (fast ? row.logits_fast : row.logits_exact));
       }
     });
   }
