@@ -10,11 +10,11 @@
 namespace kvist::inline KVIST_ABI {
 namespace detail {
 
-/// Removes ascending rows from a vector, keeping the order of the others.
+/// Removes ascending rows from a vector, keeping the order of the others. Rows that it does not have are no matter.
 template <class T>
 void erase_rows(std::vector<T>& v, const std::vector<Index>& rows) {
   if (rows.empty() || v.empty()) return;
-  std::size_t to = std::size_t(rows[0]), d = 0;
+  std::size_t to = std::min(std::size_t(rows[0]), v.size()), d = 0;
   for (std::size_t from = to; from < v.size(); ++from) {
     if (d < rows.size() && std::size_t(rows[d]) == from) ++d;
     else v[to++] = std::move(v[from]);
